@@ -1,0 +1,114 @@
+//! The disk, behind a trait small enough to fake. Everything that must survive a crash goes through here and through nothing else.
+//!
+//! Rules that a caller may rely on, and no others: bytes written are read back by this process at once; they survive power loss only
+//! after `sync_data` of that file has returned Ok; a name (created, renamed, removed) survives only after `sync_dir` of its directory
+//! has. After one failed sync nothing is known about the bytes written since the last good one, and a later Ok proves nothing.
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An open file.
+pub type FileRef = Arc<dyn StorageFile>;
+
+/// A directory tree on a disk.
+pub trait Storage: Send + Sync + Debug {
+    /// Creates a file for reading and writing (mode 0600); `AlreadyExists` when the name is taken.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn create_new(&self, path: &Path) -> io::Result<FileRef>;
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn open(&self, path: &Path) -> io::Result<FileRef>;
+    /// Opens an existing file for reading only.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn open_read(&self, path: &Path) -> io::Result<FileRef>;
+    /// Renames, replacing `to`. Durable after `sync_dir` of both parents.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file's name; open handles go on reading.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Names in a directory, sorted.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// Creates a directory and its missing parents (mode 0700); an existing one is no error.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Makes the names in `dir` durable.
+    ///
+    /// # Errors
+    /// Whatever the disk says; then nothing is known about the names.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file of a [`Storage`].
+pub trait StorageFile: Send + Sync + Debug {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn len(&self) -> io::Result<u64>;
+    /// Reads up to `buf.len()` bytes at `offset`; 0 at and past the end. May be short.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all the parts one behind the other at `offset`. After an error, any part of the range may hold old, new or mixed bytes.
+    ///
+    /// # Errors
+    /// Whatever the disk says, e.g. `StorageFull`.
+    fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
+    /// Cuts or extends (with zeros) to `len`.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the file's bytes and length durable (fdatasync).
+    ///
+    /// # Errors
+    /// Whatever the disk says; see the module's rules.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Reads exactly `buf.len()` bytes; `UnexpectedEof` when the file ends before.
+    ///
+    /// # Errors
+    /// As `read_at`.
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.read_at(buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    buf = &mut buf[n..];
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// True when the file has no bytes.
+    ///
+    /// # Errors
+    /// As `len`.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}

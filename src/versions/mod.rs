@@ -1,0 +1,3 @@
+//! Replay A: the log becomes states that last.
+
+pub mod node;
