@@ -1,3 +1,7 @@
 //! Replay A: the log becomes states that last.
 
+pub mod chunker;
+pub mod commit;
+pub mod diff;
+pub mod inode_table;
 pub mod node;

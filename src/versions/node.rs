@@ -63,6 +63,8 @@ pub struct Node {
     pub nlink: u32,
     /// Length in bytes (regular files and symlinks; 0 for others).
     pub size: u64,
+    /// Bytes of a regular file that are not holes.
+    pub allocated: u64,
     /// Its bytes or entries.
     pub content: Content,
 }
@@ -154,11 +156,26 @@ pub struct State {
     pub inodes_height: u8,
 }
 
+impl State {
+    /// The only version so far.
+    pub const VERSION: u8 = 1;
+}
+
 /// What the inode table says of an inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InodeEntry {
     /// It has one name, in this directory.
     In(Ino),
-    /// It has several names, or none but is still open: this is its node.
-    Node(Box<Node>),
+    /// It has several names, or none but is still open: this is its node, and its names in the order in which they were made.
+    Node(Box<Node>, Vec<Link>),
+}
+
+/// One name of an inode: the directory and the name in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Link {
+    /// The directory.
+    pub dir: Ino,
+    /// The name in it.
+    #[serde(with = "serde_bytes")]
+    pub name: Vec<u8>,
 }

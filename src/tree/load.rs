@@ -1,0 +1,171 @@
+//! Loading from the committed state, one directory at a time, when somebody looks. What is read is checked in form; a blob's bytes are
+//! verified by the blob store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::{BlobRead, Body, DirBody, FileBody, Inode, Name, Tree, TreeError};
+use crate::ids::{BlobId, Ino, Lsn};
+use crate::versions::inode_table;
+use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State, Xattrs};
+
+/// Decodes a blob of the format; trailing bytes are an error.
+pub(crate) fn decode<T: DeserializeOwned>(blobs: &dyn BlobRead, id: &BlobId, what: &'static str) -> Result<T, TreeError> {
+    let bytes = blobs.get(id)?;
+    let malformed = |why: String| TreeError::Malformed { what, id: *id, why };
+    let (value, rest) = postcard::take_from_bytes(&bytes).map_err(|e| malformed(e.to_string()))?;
+    if rest.is_empty() { Ok(value) } else { Err(malformed("trailing bytes".to_owned())) }
+}
+
+/// Reads a state's root blob.
+pub(crate) fn state(blobs: &dyn BlobRead, root: &BlobId) -> Result<State, TreeError> {
+    let state: State = decode(blobs, root, "state")?;
+    if state.version == State::VERSION {
+        Ok(state)
+    } else {
+        let why = format!("state version {} is not known to this version of ize", state.version);
+        Err(TreeError::Malformed { what: "state", id: *root, why })
+    }
+}
+
+/// The pieces of a regular file's content.
+pub(crate) fn pieces(blobs: &dyn BlobRead, content: &Content) -> Result<Vec<Piece>, TreeError> {
+    match content {
+        Content::Pieces(pieces) => Ok(pieces.clone()),
+        Content::PieceList(id) => decode(blobs, id, "piece list"),
+        Content::Empty | Content::Directory(_) | Content::Target(_) => Ok(Vec::new()),
+    }
+}
+
+/// The entries of a directory node.
+pub(crate) fn entries(blobs: &dyn BlobRead, id: &BlobId) -> Result<Vec<Entry>, TreeError> {
+    match decode(blobs, id, "directory")? {
+        DirNode::Entries(entries) => Ok(entries),
+        DirNode::Pages(pages) => {
+            let mut all = Vec::new();
+            for page in pages {
+                all.append(&mut decode::<Vec<Entry>>(blobs, &page, "directory page")?);
+            }
+            Ok(all)
+        }
+    }
+}
+
+fn inode_of(node: Node, names: Vec<Name>, in_table: bool) -> Inode {
+    let body = match (node.kind, node.content) {
+        (FileKind::File, content) => Body::File(FileBody::committed(content, node.size, node.allocated)),
+        (FileKind::Directory, Content::Directory(id)) => Body::Dir(DirBody { base: Some(id), loaded: false, ..DirBody::default() }),
+        (FileKind::Directory, _) => Body::Dir(DirBody { loaded: true, ..DirBody::default() }),
+        (FileKind::Symlink, Content::Target(target)) => Body::Symlink(target.into()),
+        (FileKind::Symlink, _) => Body::Symlink(Arc::from(&b""[..])),
+        (FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice | FileKind::Socket, _) => Body::Special,
+    };
+    let Node { kind, attrs, xattrs, nlink, size, .. } = Node { content: Content::Empty, ..node };
+    Inode { kind, attrs, xattrs, nlink, size, names, body, changed: Lsn::ZERO, in_table }
+}
+
+impl Tree {
+    pub(super) fn load_root(&mut self) -> Result<(), TreeError> {
+        let root = match &self.base_root {
+            Some(id) => {
+                let state = state(&*self.blobs, id)?;
+                let root = inode_of(state.root.clone(), Vec::new(), false);
+                self.base = Some(state);
+                root
+            }
+            None => Inode {
+                kind: FileKind::Directory,
+                attrs: Attributes { mode: 0o755, ..Attributes::default() },
+                xattrs: Xattrs::new(),
+                nlink: 2,
+                size: 0,
+                names: Vec::new(),
+                body: Body::Dir(DirBody { loaded: true, ..DirBody::default() }),
+                changed: Lsn::ZERO,
+                in_table: false,
+            },
+        };
+        self.inodes = HashMap::from([(Ino::ROOT, root)]);
+        Ok(())
+    }
+
+    /// Makes sure that the inode is in memory.
+    pub(super) fn load_inode(&mut self, ino: Ino) -> Result<(), TreeError> {
+        // Directories that must be loaded, innermost first.
+        let mut wanted = Vec::new();
+        let mut at = ino;
+        while !self.inodes.contains_key(&at) {
+            let state = match &self.base {
+                Some(state) if !self.gone.contains_key(&at) && wanted.len() < 1 << 16 => state,
+                _ => return Err(TreeError::NoInode(at)),
+            };
+            match inode_table::lookup(&*self.blobs, state, at)? {
+                Some(InodeEntry::In(dir)) => {
+                    wanted.push(dir);
+                    at = dir;
+                }
+                Some(InodeEntry::Node(node, names)) => {
+                    let inode = inode_of(*node, names.into_iter().map(Name::from).collect(), true);
+                    if inode.nlink == 0 {
+                        self.orphans.insert(at);
+                    }
+                    self.inodes.insert(at, inode);
+                }
+                None => return Err(TreeError::NoInode(at)),
+            }
+        }
+        for dir in wanted.into_iter().rev() {
+            self.load_dir(dir)?;
+        }
+        if self.inodes.contains_key(&ino) { Ok(()) } else { Err(TreeError::NoInode(ino)) }
+    }
+
+    /// Makes sure that the directory's entries are in memory, and with them the inodes that have no other name.
+    pub(super) fn load_dir(&mut self, dir: Ino) -> Result<(), TreeError> {
+        self.load_inode(dir)?;
+        let id = match self.inodes.get(&dir) {
+            Some(Inode { body: Body::Dir(DirBody { loaded: true, .. }), .. }) => return Ok(()),
+            Some(Inode { body: Body::Dir(body), .. }) => body.base,
+            Some(_) => return Err(TreeError::NotDirectory(dir)),
+            None => return Err(TreeError::NoInode(dir)),
+        };
+        let entries = match &id {
+            Some(id) => entries(&*self.blobs, id)?,
+            None => Vec::new(),
+        };
+        let mut children = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let name: Arc<[u8]> = entry.name.into();
+            if let Some(node) = entry.node
+                && !self.gone.contains_key(&entry.ino)
+            {
+                let link = Name { dir, name: Arc::clone(&name) };
+                self.inodes.entry(entry.ino).or_insert_with(|| inode_of(*node, vec![link], false));
+            }
+            children.push((name, entry.ino, entry.kind));
+        }
+        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
+            for (name, ino, kind) in children {
+                body.insert(name, ino, kind);
+            }
+            body.loaded = true;
+        }
+        Ok(())
+    }
+
+    /// Loads the inodes without a name that the base has; recovery forgets them, because their openers are gone.
+    ///
+    /// # Errors
+    /// What reading the base says.
+    pub fn load_orphans(&mut self) -> Result<(), TreeError> {
+        let Some(state) = self.base.clone() else { return Ok(()) };
+        for ino in inode_table::orphans(&*self.blobs, &state)? {
+            if !self.gone.contains_key(&ino) {
+                self.load_inode(ino)?;
+            }
+        }
+        Ok(())
+    }
+}
