@@ -7,6 +7,10 @@ mod apply;
 mod extents;
 mod load;
 mod rebase;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;

@@ -1,0 +1,150 @@
+//! Trees, states and differences against each other: the same history through different ways must give the same tree.
+
+use std::sync::Arc;
+
+use rand::prelude::*;
+
+use super::testing::{MemoryBlobs, apply, dump, random_operation};
+use super::{BlobRead, Tree};
+use crate::ids::{BlobId, Ino, Lsn, Time};
+use crate::versions::commit::Committed;
+use crate::versions::diff::diff;
+
+fn open(blobs: &Arc<MemoryBlobs>, root: Option<BlobId>, next: Ino, lsn: Lsn) -> Tree {
+    Tree::open(Arc::clone(blobs) as Arc<dyn BlobRead>, root, next, lsn, Time::default()).unwrap()
+}
+
+/// One tree takes every operation; a second commits now and then and is opened afresh from its state; a third takes every operation and
+/// learns of the second's states late, as the live mount does. All three must look the same all the time, and each state must be read
+/// back as it was.
+#[test]
+fn committing_reopening_and_rebasing_change_nothing_that_can_be_seen() {
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let blobs = Arc::new(MemoryBlobs::default());
+        let mut plain = open(&blobs, None, Ino(2), Lsn::ZERO);
+        let mut committing = open(&blobs, None, Ino(2), Lsn::ZERO);
+        let mut live = open(&blobs, None, Ino(2), Lsn::ZERO);
+        let mut late: Option<Committed> = None;
+        let mut states = Vec::new();
+        for step in 1..=150u64 {
+            let lsn = Lsn(step);
+            let (op, bytes) = random_operation(&mut plain, &blobs, &mut rng);
+            for tree in [&mut plain, &mut committing, &mut live] {
+                apply(tree, lsn, &op, bytes.as_deref());
+            }
+            if rng.random_bool(0.1) {
+                let committed = committing.commit(&*blobs).unwrap();
+                states.push((committed.root, dump(&mut plain)));
+                assert!(committing.dirty().is_empty());
+                if let Some(previous) = late.replace(committed.clone()) {
+                    live.rebase(&previous);
+                }
+                if rng.random_bool(0.5) {
+                    committing = open(&blobs, Some(committed.root), committing.next_ino(), lsn);
+                }
+            }
+            if rng.random_bool(0.2) {
+                let expected = dump(&mut plain);
+                assert_eq!(dump(&mut committing), expected, "committing, seed {seed}, step {step}, {op:?}");
+                assert_eq!(dump(&mut live), expected, "live, seed {seed}, step {step}, {op:?}");
+            }
+        }
+        for (root, expected) in &states {
+            assert_eq!(&dump(&mut open(&blobs, Some(*root), Ino(1000), Lsn(1000))), expected, "state, seed {seed}");
+        }
+        // Differences between any two states name exactly the paths that look different.
+        for _ in 0..10 {
+            let (Some((a, before)), Some((b, after))) = (states.choose(&mut rng), states.choose(&mut rng)) else { continue };
+            let found = diff(&*blobs, Some(a), b).unwrap();
+            let mut named: std::collections::BTreeSet<Vec<u8>> = found.iter().map(|d| d.path.clone()).collect();
+            let moved: Vec<(Vec<u8>, Vec<u8>)> = found.iter().filter_map(|d| Some((d.from.clone()?, d.path.clone()))).collect();
+            named.extend(moved.iter().map(|m| m.0.clone()));
+            for path in before.keys().chain(after.keys()) {
+                if before.get(path) != after.get(path) && !named.contains(path) {
+                    let under = |dir: &[u8]| path.starts_with(&[dir, b"/"].concat());
+                    assert!(moved.iter().any(|(f, t)| under(f) || under(t)), "seed {seed}: {} is not named", path.escape_ascii());
+                }
+            }
+            for d in &found {
+                assert!(d.new.is_none() || after.contains_key(&d.path), "seed {seed}");
+                if d.is_notable() && d.from.is_none() && d.old.is_some() && d.new.is_some() {
+                    assert_ne!(before.get(&d.path), after.get(&d.path), "seed {seed}: {} is named for nothing", d.path.escape_ascii());
+                }
+            }
+        }
+    }
+}
+
+/// The hash of a state does not depend on how often it was committed on the way.
+#[test]
+fn equal_states_have_equal_hashes() {
+    for seed in 100..130 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let blobs = Arc::new(MemoryBlobs::default());
+        let mut once = open(&blobs, None, Ino(2), Lsn::ZERO);
+        let mut often = open(&blobs, None, Ino(2), Lsn::ZERO);
+        for step in 1..=80u64 {
+            let (op, bytes) = loop {
+                // Chunk borders may depend on where an edit began: only whole-file content is canonical.
+                let (op, bytes) = random_operation(&mut once, &blobs, &mut rng);
+                if !matches!(op.name(), "write" | "truncate" | "fallocate" | "clone") {
+                    break (op, bytes);
+                }
+            };
+            for tree in [&mut once, &mut often] {
+                apply(tree, Lsn(step), &op, bytes.as_deref());
+            }
+            if rng.random_bool(0.3) {
+                often.commit(&*blobs).unwrap();
+            }
+        }
+        assert_eq!(once.commit(&*blobs).unwrap().root, often.commit(&*blobs).unwrap().root, "seed {seed}");
+    }
+}
+
+/// A 4 KiB edit in the middle of a file stores little; an inserted byte in front moves no later border.
+#[test]
+fn a_small_edit_of_a_large_file_reuses_its_chunks() {
+    let blobs = Arc::new(MemoryBlobs::default());
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut bytes = vec![0; 8 << 20];
+    rng.fill_bytes(&mut bytes);
+    let mut tree = open(&blobs, None, Ino(2), Lsn::ZERO);
+    let create = crate::op::Create { dir: Ino::ROOT, name: b"big".to_vec(), ino: Ino(2), mode: 0o644, uid: 0, gid: 0 };
+    apply(&mut tree, Lsn(1), &create.into(), None);
+    let write = |offset: u64, len: usize, size_after: u64| crate::op::Write {
+        ino: Ino(2),
+        offset,
+        data: crate::op::Data::Inline(len as u32),
+        size_after,
+        mode_after: None,
+    };
+    apply(&mut tree, Lsn(2), &write(0, bytes.len(), bytes.len() as u64).into(), Some(&bytes));
+    assert_eq!(tree.commit(&*blobs).unwrap().chunked, bytes.len() as u64);
+    bytes[4_000_000..4_004_096].fill(7);
+    apply(&mut tree, Lsn(3), &write(4_000_000, 4096, bytes.len() as u64).into(), Some(&[7; 4096]));
+    let committed = tree.commit(&*blobs).unwrap();
+    assert!(committed.chunked < 1 << 20, "{} bytes were cut anew", committed.chunked);
+    assert_eq!(open(&blobs, Some(committed.root), Ino(3), Lsn(3)).read_all(Ino(2)).unwrap(), bytes);
+}
+
+/// A directory of thousands of names is split, and one new name rewrites one page.
+#[test]
+fn a_huge_directory_is_paged_and_read_back() {
+    let blobs = Arc::new(MemoryBlobs::default());
+    let mut tree = open(&blobs, None, Ino(2), Lsn::ZERO);
+    for i in 2..3002u64 {
+        let create = crate::op::Create { dir: Ino::ROOT, name: format!("file-{i}").into_bytes(), ino: Ino(i), mode: 0o644, uid: 0, gid: 0 };
+        apply(&mut tree, Lsn(i), &create.into(), None);
+    }
+    let before = tree.commit(&*blobs).unwrap();
+    let create = crate::op::Create { dir: Ino::ROOT, name: b"one more".to_vec(), ino: Ino(3002), mode: 0o644, uid: 0, gid: 0 };
+    apply(&mut tree, Lsn(3002), &create.into(), None);
+    let after = tree.commit(&*blobs).unwrap();
+    let found = diff(&*blobs, Some(&before.root), &after.root).unwrap();
+    assert_eq!(found.iter().filter(|d| d.is_notable()).map(|d| d.path.as_slice()).collect::<Vec<_>>(), [b"one more"]);
+    let mut again = open(&blobs, Some(after.root), Ino(3003), Lsn(3002));
+    assert_eq!(again.dir(Ino::ROOT).unwrap().len(), 3001);
+    assert_eq!(again.path_of(Ino(2500)).unwrap().unwrap(), b"file-2500");
+}
