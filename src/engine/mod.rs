@@ -1,1 +1,300 @@
-//! (being built)
+//! A project held open for writing: the store ([`core`]), the project's lock, and the threads that make it last: timed sync, replay A,
+//! replay B. The daemon holds one; commands on a project that is not mounted hold one for a moment.
+
+pub mod core;
+mod feeder;
+pub mod group;
+mod journal;
+#[cfg(feature = "pijul")]
+pub mod pijul_feed;
+pub mod pijul_index;
+pub mod prune;
+mod replay;
+pub mod restore;
+pub mod states;
+mod status;
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use self::core::{Core, CoreOptions};
+use self::feeder::Feeder;
+use self::group::GroupLimits;
+use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport};
+use crate::control::message::PathBytes;
+use crate::error::{Class, Error, Result};
+use crate::fs::journal::Caller;
+use crate::ids::{Lsn, VersionSeq};
+use crate::op::{Mark, Marker};
+use crate::project::lock::Lock;
+use crate::project::{Project, Settings};
+use crate::storage::Disk;
+
+/// How often the replay thread looks at the log.
+const REPLAY_TICK: Duration = Duration::from_millis(200);
+/// A segment older than this is sealed.
+const SEAL_AGE: Duration = Duration::from_secs(30);
+/// How long an order to commit or unmount waits for Pijul while it makes no progress.
+const PIJUL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A project held open for writing.
+pub struct Engine {
+    core: Arc<Core>,
+    project: Project,
+    feeder: Arc<Feeder>,
+    bell: Arc<Bell>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<Lock>>,
+    /// Why replay A does not get on, if it does not.
+    replay_error: Arc<Mutex<Option<String>>>,
+}
+
+/// Tells the threads to stop.
+#[derive(Debug, Default)]
+struct Bell {
+    stop: Mutex<bool>,
+    rung: Condvar,
+}
+
+impl Bell {
+    /// Sleeps; true when it is time to stop.
+    fn sleep(&self, length: Duration) -> bool {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stop, _) = self.rung.wait_timeout_while(stop, length, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
+        *stop
+    }
+
+    fn ring(&self) {
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.rung.notify_all();
+    }
+}
+
+impl Engine {
+    /// Takes the project's lock, recovers what a crash left, starts the threads.
+    ///
+    /// # Errors
+    /// `Busy` (with the holder's pid) when another process has the project open; what recovery says.
+    pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
+        let (lock, previous) = Lock::acquire(&project.layout)?;
+        let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
+        let options = CoreOptions {
+            store: project.identity.id,
+            owner: (project.identity.owner_uid, project.identity.owner_gid),
+            clean: previous.clean,
+            same_boot: previous.same_boot,
+            segment_size: settings.segment_size,
+            limits,
+        };
+        let core = Arc::new(Core::open(Arc::new(Disk::new()), project.layout.clone(), &options)?);
+        write_recovery(&core)?;
+        let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
+        let engine = Arc::new(Self {
+            core,
+            project: project.clone(),
+            feeder,
+            bell: Arc::new(Bell::default()),
+            threads: Mutex::new(Vec::new()),
+            lock: Mutex::new(Some(lock)),
+            replay_error: Arc::new(Mutex::new(None)),
+        });
+        engine.start(settings)?;
+        Ok(engine)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The project.
+    #[must_use]
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
+    fn start(&self, settings: &Settings) -> Result<()> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bell, core, interval) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.sync_interval);
+        threads.push(thread("ize-sync", move || {
+            while !bell.sleep(interval) {
+                // A failure poisons the log, which status and every later write report.
+                if core.log.needs_sync()
+                    && let Err(e) = core.sync()
+                {
+                    tracing::error!("timed sync: {e}");
+                }
+            }
+        })?);
+        let (bell, core, idle) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.group_idle);
+        let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
+        threads.push(thread("ize-replay", move || {
+            while !bell.sleep(REPLAY_TICK) {
+                let made = core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
+                if matches!(made, Ok(n) if n > 0) {
+                    feeder.wake();
+                }
+                let now = made.err().map(|e| e.to_string());
+                let mut slot = error.lock().unwrap_or_else(PoisonError::into_inner);
+                let failed = now.is_some();
+                if *slot != now {
+                    if let Some(e) = &now {
+                        tracing::error!("replay: {e}");
+                    }
+                    *slot = now;
+                }
+                drop(slot);
+                if failed && bell.sleep(Duration::from_secs(2)) {
+                    break;
+                }
+            }
+        })?);
+        let (bell, feeder) = (Arc::clone(&self.bell), Arc::clone(&self.feeder));
+        threads.push(thread("ize-pijul", move || feeder.run(&|| *bell.stop.lock().unwrap_or_else(PoisonError::into_inner)))?);
+        Ok(())
+    }
+
+    /// Makes everything answered so far durable; the last record that is.
+    ///
+    /// # Errors
+    /// The log's.
+    pub fn sync(&self) -> Result<Lsn> {
+        self.core.sync()?;
+        Ok(self.core.log.durable())
+    }
+
+    /// Ends the open group, makes it a version and waits until Pijul has it. Without a message and without anything new there is nothing
+    /// to do.
+    ///
+    /// # Errors
+    /// What replay says; `Failed` when Pijul does not get on (the version is safe all the same).
+    pub fn commit(&self, message: Option<String>) -> Result<CommitReport> {
+        let before = self.core.history().checkpoint.version;
+        if message.is_some() || self.core.pending() {
+            let caller = Caller { pid: std::process::id(), ..Caller::default() };
+            self.core.fs.locked().log(&caller, Mark { marker: Marker::Commit { message } }.into(), None, None)?;
+            self.core.replay(true)?;
+        }
+        let (last, versions) = {
+            let history = self.core.history();
+            let last = history.checkpoint.version;
+            let mut versions = Vec::new();
+            for seq in before.0 + 1..=last.0 {
+                versions.extend(history.versions.get(VersionSeq(seq))?);
+            }
+            (last, versions)
+        };
+        self.feeder.wake();
+        self.feeder.wait_for(last, PIJUL_PATIENCE)?;
+        let report = |v: crate::versions::version_log::Version| CommittedVersion {
+            seq: v.seq,
+            id: v.id(self.core.store).to_string(),
+            first: v.first,
+            last: v.last,
+            message: v.label.clone().unwrap_or_default(),
+        };
+        Ok(CommitReport { versions: versions.into_iter().map(report).collect() })
+    }
+
+    /// Brings paths back to an earlier state, or only says what that would do.
+    ///
+    /// # Errors
+    /// `NotFound` when the state or a path is not there; the log's.
+    pub fn restore(
+        &self,
+        paths: &[Vec<u8>],
+        at: &crate::control::message::When,
+        dry_run: bool,
+        caller: &Caller,
+    ) -> Result<RestoreReport> {
+        let store = states::Store::open(&self.project.layout, self.core.store)?;
+        let mut then = store.resolve(at)?;
+        let mut writer = self.core.fs.locked();
+        let steps = restore::plan(writer.tree(), &mut then, paths)?;
+        let outcome = if dry_run {
+            restore::Outcome { steps, ..restore::Outcome::default() }
+        } else {
+            restore::carry_out(&mut writer, &mut then, steps, paths, caller)?
+        };
+        drop(writer);
+        self.core.fs.forget_cached(&outcome.inodes, &outcome.entries);
+        if outcome.marker.is_some() {
+            self.core.sync()?;
+        }
+        let action = |s: &restore::Step| RestoreAction {
+            what: match s.action {
+                restore::Action::Create => "create",
+                restore::Action::Replace => "replace",
+                restore::Action::Write => "write",
+                restore::Action::Attributes => "attributes",
+                restore::Action::Remove => "remove",
+            }
+            .to_owned(),
+            path: PathBytes(s.path.clone()),
+        };
+        Ok(RestoreReport { actions: outcome.steps.iter().map(action).collect() })
+    }
+
+    /// Ends everything in order: the last group becomes a version, the log is sealed, Pijul is given what it lacks, the lock says clean.
+    /// Later calls do nothing.
+    ///
+    /// # Errors
+    /// What replay or the log says; the lock then keeps saying that the store was not closed.
+    pub fn close(&self) -> Result<()> {
+        let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        let closed = self.core.close();
+        if closed.is_ok() {
+            let last = self.core.history().checkpoint.version;
+            self.feeder.wake();
+            if let Err(e) = self.feeder.wait_for(last, PIJUL_PATIENCE) {
+                tracing::warn!("{e}; it goes on at the next mount");
+            }
+        }
+        self.bell.ring();
+        self.feeder.wake();
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread had panicked");
+            }
+        }
+        closed?;
+        if let Some(why) = self.core.log.poisoned() {
+            return Err(Error::new(Class::Io, format!("the log could not be written to the end: {why}")));
+        }
+        lock.release_clean()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.bell.ring();
+        self.feeder.wake();
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|e| Error::io(format!("cannot start thread {name}"), e))
+}
+
+fn write_recovery(core: &Core) -> Result<()> {
+    let path = core.layout.last_recovery();
+    let text = serde_json::to_vec_pretty(&core.recovery).map_err(|e| Error::new(Class::Failed, e.to_string()))?;
+    std::fs::write(&path, text).map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
+}
+
+/// Waits until `done` says so, as long as `progress` changes at least once in `patience`; false when it does not.
+fn wait_while_it_moves(progress: &dyn Fn() -> u64, done: &dyn Fn() -> bool, patience: Duration) -> bool {
+    let (mut seen, mut since) = (progress(), Instant::now());
+    while !done() {
+        let now = progress();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}

@@ -314,6 +314,14 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
+    /// One range from one source.
+    #[must_use]
+    pub fn of(len: u64, source: Source) -> Self {
+        let mut plan = Self::default();
+        plan.push(len, source);
+        plan
+    }
+
     fn push(&mut self, len: u64, source: Source) {
         if len > 0 {
             self.len += len;

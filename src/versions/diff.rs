@@ -16,6 +16,8 @@ pub struct Difference {
     pub from: Option<Vec<u8>>,
     /// Its inode number in the newer state (in the older one, where it is gone).
     pub ino: Ino,
+    /// The inode number in the older state, where another inode had the path (an atomic save).
+    pub was: Option<Ino>,
     /// Its node in the older state; `None` when it is new.
     pub old: Option<Node>,
     /// Its node in the newer state; `None` when it is gone.
@@ -163,7 +165,7 @@ pub fn diff(blobs: &dyn BlobRead, old: Option<&BlobId>, new: &BlobId) -> Result<
     let content = |node: &Option<Node>| node.as_ref().map_or(Content::Empty, |n| n.content.clone());
     let mut work = vec![(Vec::new(), content(&old_root), content(&new_root))];
     if old_root != new_root {
-        changed.insert(Vec::new(), Difference { path: Vec::new(), from: None, ino: Ino::ROOT, old: old_root, new: new_root });
+        changed.insert(Vec::new(), Difference { path: Vec::new(), from: None, was: None, ino: Ino::ROOT, old: old_root, new: new_root });
     }
     while let Some((path, old_content, new_content)) = work.pop() {
         if old_content == new_content {
@@ -186,7 +188,7 @@ pub fn diff(blobs: &dyn BlobRead, old: Option<&BlobId>, new: &BlobId) -> Result<
                         work.push((at.clone(), old_node.content.clone(), below));
                     }
                     if old_node != node {
-                        changed.insert(at.clone(), Difference { path: at, from: None, ino, old: Some(old_node), new: Some(node) });
+                        changed.insert(at.clone(), Difference { path: at, from: None, was: None, ino, old: Some(old_node), new: Some(node) });
                     }
                 }
                 other => {
@@ -230,7 +232,7 @@ fn linked(
             let path = join(&new.dir_path(name.dir, &mut known)?, &name.name);
             if !added.contains_key(&path) {
                 let difference =
-                    Difference { path: path.clone(), from: None, ino, old: Some((*before).clone()), new: Some((*after).clone()) };
+                    Difference { path: path.clone(), from: None, was: None, ino, old: Some((*before).clone()), new: Some((*after).clone()) };
                 changed.entry(path).or_insert(difference);
             }
         }
@@ -254,7 +256,7 @@ fn pair_moves(
     for (path, (ino, node)) in added {
         let came_from = by_ino.get_mut(&ino).and_then(Vec::pop);
         let Some((from, old)) = came_from else {
-            all.push(Difference { path, from: None, ino, old: None, new: Some(node) });
+            all.push(Difference { path, from: None, was: None, ino, old: None, new: Some(node) });
             continue;
         };
         let (dir, name) = split(&path);
@@ -264,9 +266,9 @@ fn pair_moves(
             moved_dirs.insert(path.clone(), from.clone());
         }
         if !along {
-            all.push(Difference { path, from: Some(from), ino, old: Some(old), new: Some(node) });
+            all.push(Difference { path, from: Some(from), was: None, ino, old: Some(old), new: Some(node) });
         } else if old != node {
-            all.push(Difference { path, from: None, ino, old: Some(old), new: Some(node) });
+            all.push(Difference { path, from: None, was: None, ino, old: Some(old), new: Some(node) });
         }
     }
     // Another inode under the same name (an atomic save) is a change of that path.
@@ -275,8 +277,8 @@ fn pair_moves(
     for (ino, rest) in by_ino {
         for (path, node) in rest {
             match born.get(&path).and_then(|index| all.get_mut(*index)) {
-                Some(successor) => successor.old = Some(node),
-                None => all.push(Difference { path, from: None, ino, old: Some(node), new: None }),
+                Some(successor) => (successor.old, successor.was) = (Some(node), Some(ino)),
+                None => all.push(Difference { path, from: None, was: None, ino, old: Some(node), new: None }),
             }
         }
     }

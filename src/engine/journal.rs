@@ -1,0 +1,108 @@
+//! The log as the file system sees it: stamps operations, names who did them, appends.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::blobs::{Blobs, Encoding};
+use crate::fs::journal::{Caller, Journal, JournalError, Recorded, Space};
+use crate::ids::{BlobId, Lsn, SegmentId, Time};
+use crate::op::{Data, Entry, KIND_PROCESS, Operation, ProcessCache, ProcessKey, ProcessRecord, Stamp, encode};
+use crate::wal::{Log, WalError};
+
+/// Room that a record takes beyond its bytes: header and padding.
+const FRAME: usize = 40;
+/// Room for a process record: nine names of up to 15 bytes, and numbers.
+const PROCESS_ROOM: usize = 512;
+
+/// Appends operations to the log.
+#[derive(Debug)]
+pub struct LogJournal {
+    log: Arc<Log>,
+    blobs: Arc<Blobs>,
+    /// Where statfs looks.
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Highest clamped time so far.
+    clock: Time,
+    processes: ProcessCache,
+    /// Processes that the active segment has a record of.
+    written: (SegmentId, HashSet<(ProcessKey, u32)>),
+}
+
+impl LogJournal {
+    /// A journal whose clamped time goes on from `clock`.
+    #[must_use]
+    pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time) -> Self {
+        let state = State { clock, processes: ProcessCache::default(), written: (SegmentId(0), HashSet::new()) };
+        Self { log, blobs, dir, state: Mutex::new(state) }
+    }
+
+    fn stamp(state: &mut State, process: ProcessKey, link: Option<Lsn>) -> Stamp {
+        let time = Time::now();
+        let behind = u64::try_from(state.clock.as_nanos().saturating_sub(time.as_nanos())).unwrap_or(0);
+        let stamp = Stamp { time, behind, process, link };
+        state.clock = stamp.clamped();
+        stamp
+    }
+}
+
+fn refused(e: &WalError) -> JournalError {
+    if e.errno() == libc::ENOSPC { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) }
+}
+
+impl Journal for LogJournal {
+    fn record(&self, caller: &Caller, op: Operation, payload: Option<&[u8]>, link: Option<Lsn>) -> Result<Recorded, JournalError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        let who: Arc<ProcessRecord> = state.processes.get(caller.pid, caller.uid);
+        let entry = Entry { stamp: Self::stamp(state, who.key, link), op };
+        let (kind, version, body) = encode(&entry).map_err(|e| JournalError::Io(e.to_string()))?;
+        let process = postcard::to_stdvec(&*who).map_err(|e| JournalError::Io(e.to_string()))?;
+        let bytes = payload.unwrap_or_default();
+        let referenced = entry.op.blob().map_or(0, |(_, len)| u64::from(len));
+        let room = body.len() + bytes.len() + process.len().max(PROCESS_ROOM) + 2 * FRAME;
+        let written = &mut state.written;
+        let appended = self.log.append_with(room, &mut |segment, batch| {
+            if written.0 != segment {
+                *written = (segment, HashSet::new());
+            }
+            if who.key.pid != 0 && !written.1.contains(&(who.key, who.uid)) {
+                batch.push(KIND_PROCESS, 1, &[&process], 0);
+            }
+            batch.push(kind, version, &[&body, bytes], referenced);
+        });
+        let mut appended = appended.map_err(|e| refused(&e))?;
+        written.1.insert((who.key, who.uid));
+        let own = appended.pop().ok_or_else(|| JournalError::Io("the log took no record".to_owned()))?;
+        let payload = matches!(&entry.op, Operation::Write(w) if matches!(w.data, Data::Inline(_)))
+            .then(|| (own.segment as Arc<dyn crate::tree::LogBytes>, own.body_offset + body.len() as u64));
+        Ok(Recorded { lsn: own.lsn, entry, payload })
+    }
+
+    fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
+        self.blobs.put(bytes, Encoding::Raw).map_err(|e| {
+            if e.is_full() { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) }
+        })
+    }
+
+    fn sync(&self) -> Result<(), JournalError> {
+        self.log.sync().map(drop).map_err(|e| refused(&e))
+    }
+
+    fn space(&self) -> Space {
+        rustix::fs::statvfs(&self.dir).map_or_else(
+            |_| Space::default(),
+            |s| Space {
+                total: s.f_blocks * s.f_frsize,
+                free: s.f_bfree * s.f_frsize,
+                available: s.f_bavail * s.f_frsize,
+                inodes_free: s.f_favail,
+            },
+        )
+    }
+}

@@ -1,0 +1,250 @@
+//! Earlier states, read-only: needs no lock, no daemon and no Pijul, and works beside a live writer.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::core::apply_log;
+use crate::blobs::{self, Blobs};
+use crate::cli::when::When;
+use crate::error::{Class, Error, Result};
+use crate::ids::{BlobId, Ino, Lsn, SegmentId, StoreId, Time, VersionSeq};
+use crate::project::Layout;
+use crate::storage::{Disk, Storage};
+use crate::tree::{BlobRead, Tree};
+use crate::versions::checkpoint::{self, Checkpoint};
+use crate::versions::version_log::{self, Version, VersionLog};
+
+/// A store opened for reading.
+#[derive(Debug)]
+pub struct Store {
+    storage: Arc<dyn Storage>,
+    layout: Layout,
+    id: StoreId,
+    blobs: Arc<Blobs>,
+    versions: VersionLog,
+    checkpoint: Checkpoint,
+}
+
+/// A moment of the history that WHEN named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The state after this record.
+    pub lsn: Lsn,
+    /// The version whose state it is; `None` between two versions or above the last one.
+    pub version: Option<VersionSeq>,
+}
+
+impl Store {
+    /// Opens the store of a project for reading.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn open(layout: &Layout, id: StoreId) -> Result<Self> {
+        Self::open_on(Arc::new(Disk::new()), layout, id)
+    }
+
+    /// The same on any disk.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn open_on(storage: Arc<dyn Storage>, layout: &Layout, id: StoreId) -> Result<Self> {
+        // The checkpoint is read first: what it names is in the version log and the packs that are read after it.
+        let checkpoint = checkpoint::read(&*storage, &layout.checkpoint(), id)?.unwrap_or_else(|| Checkpoint::first(id));
+        let mode = version_log::Mode::ReadOnly { keep_up_to: Some(checkpoint.version) };
+        let versions = VersionLog::open(Arc::clone(&storage), layout.versions(), id, mode)?;
+        let (blobs, _) = Blobs::open(Arc::clone(&storage), layout.blobs(), id, blobs::OpenMode::ReadOnly)?;
+        Ok(Self { storage, layout: layout.clone(), id, blobs: Arc::new(blobs), versions, checkpoint })
+    }
+
+    /// The version log.
+    #[must_use]
+    pub fn versions(&self) -> &VersionLog {
+        &self.versions
+    }
+
+    /// The checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The blobs.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<Blobs> {
+        &self.blobs
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// The state after record `lsn` (`Lsn(u64::MAX)`: after the last one).
+    ///
+    /// # Errors
+    /// `NotFound` when neither a version nor the log reaches back that far, or `lsn` is still to come; damage; I/O errors.
+    pub fn state_at(&self, lsn: Lsn) -> Result<Tree> {
+        self.state(lsn, None)
+    }
+
+    /// The state at a time: after the last operation whose clamped time is not later.
+    ///
+    /// # Errors
+    /// As [`Store::state_at`].
+    pub fn state_at_time(&self, time: Time) -> Result<Tree> {
+        self.state(Lsn(u64::MAX), Some(time))
+    }
+
+    /// The state of a version.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn state_of(&self, version: &Version) -> Result<Tree> {
+        self.tree(Some(version.root), version.last, version.end)
+    }
+
+    fn tree(&self, root: Option<BlobId>, lsn: Lsn, clock: Time) -> Result<Tree> {
+        let blobs: Arc<dyn BlobRead> = Arc::clone(&self.blobs) as _;
+        // The numbers of new inodes come from the log's own operations; an earlier state is never given new ones.
+        Ok(Tree::open(blobs, root, Ino(2), lsn, clock)?)
+    }
+
+    fn state(&self, to: Lsn, until: Option<Time>) -> Result<Tree> {
+        let base = match until {
+            Some(time) => self.versions.at_time(time)?,
+            None => self.versions.at_lsn(to)?,
+        };
+        let mut tree = match &base {
+            Some(version) => self.state_of(version)?,
+            None => self.tree(None, Lsn::ZERO, Time::default())?,
+        };
+        if base.as_ref().is_some_and(|v| v.last == to) {
+            return Ok(tree);
+        }
+        // Between versions: the log must reach from the version's end without a gap.
+        let oldest = self.oldest_in_log()?;
+        let next = self.version_after(base.as_ref())?;
+        if let Some(oldest) = oldest
+            && oldest > tree.applied().next()
+            && next.is_some()
+        {
+            return match (&base, until) {
+                // A time between two versions whose operations are pruned: the last state known before it.
+                (Some(_), Some(_)) => Ok(tree),
+                _ => Err(self.too_old(oldest)),
+            };
+        }
+        if oldest.is_none() && next.is_none() && until.is_none() && to != Lsn(u64::MAX) && to > self.checkpoint.lsn {
+            return Err(not_yet(to));
+        }
+        let mut reached = tree.applied();
+        apply_log(&*self.storage, &self.layout, self.id, &mut tree, to, &mut |lsn, _, time| {
+            let goes_on = until.is_none_or(|until| time <= until);
+            if goes_on {
+                reached = lsn;
+            }
+            goes_on
+        })?;
+        if until.is_some() && reached == Lsn::ZERO {
+            return Err(Error::new(Class::NotFound, "there was nothing at that time yet").hint("`ize history` lists what there is"));
+        }
+        if until.is_none() && to != Lsn(u64::MAX) && self.end()? < to {
+            return Err(not_yet(to));
+        }
+        Ok(tree)
+    }
+
+    fn version_after(&self, base: Option<&Version>) -> Result<Option<Version>> {
+        self.versions.get(base.map_or(VersionSeq(1), |v| v.seq.next()))
+    }
+
+    fn too_old(&self, oldest: Lsn) -> Error {
+        Error::new(Class::NotFound, format!("single operations are kept from {oldest} on; before that there are versions only"))
+            .hint("name a version: `ize history` lists them")
+    }
+
+    /// The oldest record that the log still holds.
+    ///
+    /// # Errors
+    /// I/O errors, damage.
+    pub fn oldest_in_log(&self) -> Result<Option<Lsn>> {
+        let mut oldest = None;
+        crate::wal::for_each_record(&*self.storage, &self.layout.wal(), self.id, Lsn::ZERO, Lsn(u64::MAX), &mut |record, _| {
+            oldest = Some(record.lsn);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(oldest)
+    }
+
+    /// The last record of the log, or the checkpoint where the log holds none above it.
+    ///
+    /// # Errors
+    /// I/O errors, damage.
+    pub fn end(&self) -> Result<Lsn> {
+        let from = self.checkpoint.lsn.next();
+        let end = crate::wal::for_each_record(&*self.storage, &self.layout.wal(), self.id, from, Lsn(u64::MAX), &mut |_, _| {
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(end.max(self.checkpoint.lsn))
+    }
+
+    /// The state that WHEN names.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Usage` when a prefix names several.
+    pub fn resolve(&self, when: &When) -> Result<Tree> {
+        match when {
+            When::Lsn(lsn) => self.state_at(*lsn),
+            When::Time(time) => self.state_at_time(*time),
+            When::Now { back: 0 } => self.state_at(Lsn(u64::MAX)),
+            When::Now { back } => {
+                let mut now = self.state_at(Lsn(u64::MAX))?;
+                let last = self.versions.last()?;
+                // What no version holds yet counts as one.
+                let pending = now.applied() > last.as_ref().map_or(Lsn::ZERO, |v| v.last) && now.dirty().iter().any(|_| true);
+                let newest = last.map_or(0, |v| v.seq.0);
+                let wanted = (newest + u64::from(pending)).checked_sub(u64::from(*back));
+                match wanted {
+                    Some(seq) if seq > 0 => {
+                        let version = self.versions.get(VersionSeq(seq))?;
+                        let version = version.ok_or_else(|| Error::new(Class::NotFound, format!("there is no version {seq}")))?;
+                        now = self.state_of(&version)?;
+                        Ok(now)
+                    }
+                    _ => Err(Error::new(Class::NotFound, format!("there are only {newest} versions before now"))
+                        .hint("`ize history` lists them")),
+                }
+            }
+            When::Id(prefix) => self.state_of(&self.version_by_id(prefix)?),
+        }
+    }
+
+    /// The version that a change id or a unique prefix of one (or of its Pijul hash) names.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Usage` when several match.
+    pub fn version_by_id(&self, prefix: &str) -> Result<Version> {
+        if let Some(version) = self.versions.by_id_prefix(prefix)? {
+            return Ok(version);
+        }
+        if let Some(seq) = super::pijul_index::by_prefix(&self.layout, prefix)?
+            && let Some(version) = self.versions.get(seq)?
+        {
+            return Ok(version);
+        }
+        Err(Error::new(Class::NotFound, format!("no change has an id that begins with `{prefix}`")).hint("`ize history` lists them"))
+    }
+
+    /// Root blobs of all versions, newest first.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn floor(&self) -> SegmentId {
+        self.checkpoint.floor
+    }
+}
+
+fn not_yet(lsn: Lsn) -> Error {
+    Error::new(Class::NotFound, format!("record {lsn} does not exist (yet)")).hint("`ize status` says how far the log reaches")
+}
