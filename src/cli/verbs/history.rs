@@ -1,0 +1,155 @@
+//! `ize history`.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::args::HistoryArgs;
+use crate::cli::grammar::Paths;
+use crate::cli::output::{self, put_path};
+use crate::cli::session::Session;
+use crate::engine::pijul_index;
+use crate::engine::states::Store;
+use crate::error::{Class, Error, Result};
+use crate::ids::{Lsn, StoreId, VersionSeq};
+use crate::versions::version_log::{PathChange, Version, What};
+
+/// Paths that one change shows to people.
+const SHOWN: usize = 8;
+
+/// Lists changes, the newest first; with a path, those that touch it or something in it.
+///
+/// # Errors
+/// What the words mean; damage or I/O errors; `Failed` when no change touches the path.
+pub fn run(args: &HistoryArgs, session: &mut Session) -> Result<()> {
+    let meant = session.meant(&args.words, Paths::AtMostOne)?;
+    let store = Store::open(&meant.project.layout, meant.project.identity.id)?;
+    let path = meant.paths.first().map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
+    let hashes = pijul_index::read(&meant.project.layout)?;
+    let newest = store.checkpoint().version.0;
+    let limit = args.count.unwrap_or(u64::MAX);
+    let mut found = 0;
+    let order: Box<dyn Iterator<Item = u64>> = if args.reverse { Box::new(1..=newest) } else { Box::new((1..=newest).rev()) };
+    for seq in order {
+        if found >= limit {
+            break;
+        }
+        let Some(version) = store.versions().get(VersionSeq(seq))? else { continue };
+        if !touches(&version, &path) {
+            continue;
+        }
+        found += 1;
+        if args.json {
+            session.out.json(&object(&version, store.id(), &hashes))?;
+        } else {
+            show(session, &version, store.id(), &path)?;
+        }
+    }
+    if found == 0 && !path.is_empty() {
+        let message = format!("no change touches `{}`", output::name(&path));
+        return Err(Error::new(Class::Failed, message).hint("the newest operations become a change after a pause, or with `ize commit`"));
+    }
+    let end = store.end()?;
+    if !args.json && store.state_at(Lsn(u64::MAX)).is_ok_and(|tree| tree.applied() > store.checkpoint().lsn) {
+        output::report(&format!("operations up to {end} are newer than the newest change; `ize commit` makes them one now"));
+    }
+    Ok(())
+}
+
+fn touches(version: &Version, path: &[u8]) -> bool {
+    let within = |p: &[u8]| path.is_empty() || p == path || p.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/'));
+    version.paths.iter().any(|change| within(&change.path) || matches!(&change.what, What::Moved { from } if within(from)))
+        || (path.is_empty() && version.paths.is_empty())
+}
+
+/// `write: a.txt and 2 more`.
+fn summary(version: &Version) -> String {
+    let Some(first) = version.paths.first() else { return "nothing changed".to_owned() };
+    let more = version.paths.len() - 1;
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}: {}{more}", word(first), shown(&first.path))
+}
+
+fn word(change: &PathChange) -> &'static str {
+    match change.what {
+        What::Added => "create",
+        What::Modified => "write",
+        What::Removed => "delete",
+        What::Moved { .. } => "rename",
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    if path.is_empty() { ".".to_owned() } else { output::name(path) }
+}
+
+fn object(version: &Version, store: StoreId, hashes: &BTreeMap<VersionSeq, String>) -> Value {
+    let mut object = Map::new();
+    object.insert("id".into(), json!(version.id(store).to_string()));
+    object.insert("seq".into(), json!(version.seq.0));
+    object.insert("hash".into(), json!(hashes.get(&version.seq)));
+    object.insert("time".into(), json!(output::json_time(version.end)));
+    object.insert("begin".into(), json!(output::json_time(version.begin)));
+    object.insert("lsn".into(), json!({ "first": version.first, "last": version.last, "at": version.last.to_string() }));
+    let names: Vec<String> = version.processes.iter().map(|p| String::from_utf8_lossy(&p.comm).into_owned()).collect();
+    object.insert("process".into(), json!(unique(&names).join(", ")));
+    let processes = version.processes.iter().zip(&names);
+    let processes: Vec<Value> =
+        processes.map(|(p, comm)| json!({ "pid": p.pid, "comm": comm, "uid": p.uid, "session": p.session })).collect();
+    object.insert("processes".into(), json!(processes));
+    object.insert("message".into(), json!(version.label.clone().unwrap_or_else(|| summary(version))));
+    object.insert("label".into(), json!(version.label));
+    object.insert("paths".into(), json!(version.paths.iter().map(|c| String::from_utf8_lossy(&c.path).into_owned()).collect::<Vec<_>>()));
+    let changes: Vec<Value> = version
+        .paths
+        .iter()
+        .map(|change| {
+            let mut entry = Map::new();
+            entry.insert("what".into(), json!(word(change)));
+            put_path(&mut entry, "path", &change.path);
+            if let What::Moved { from } = &change.what {
+                put_path(&mut entry, "from", from);
+            }
+            Value::Object(entry)
+        })
+        .collect();
+    object.insert("changes".into(), json!(changes));
+    object.insert("operations".into(), json!(version.operations));
+    object.insert("bytes".into(), json!(version.bytes));
+    Value::Object(object)
+}
+
+fn unique(names: &[String]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for name in names.iter().filter(|n| !n.is_empty()) {
+        if !out.contains(name) {
+            out.push(name.clone());
+        }
+    }
+    out
+}
+
+fn show(session: &mut Session, version: &Version, store: StoreId, path: &[u8]) -> Result<()> {
+    let names: Vec<String> = version.processes.iter().map(|p| output::name(&p.comm)).collect();
+    let who = unique(&names).join(", ");
+    let label = version.label.as_ref().map(|l| format!("  {l}")).unwrap_or_default();
+    let who = if who.is_empty() { String::new() } else { format!("  {who}") };
+    let id = version.id(store).to_string();
+    session.out.line(&format!("{id}  {}  {}{who}{label}", output::time(version.end), version.last))?;
+    let of_path = |c: &&PathChange| path.is_empty() || touches_one(c, path);
+    let changes: Vec<&PathChange> = version.paths.iter().filter(of_path).collect();
+    for change in changes.iter().take(SHOWN) {
+        let from = if let What::Moved { from } = &change.what { format!("{} -> ", shown(from)) } else { String::new() };
+        session.out.line(&format!("    {:6} {from}{}", word(change), shown(&change.path)))?;
+    }
+    if changes.len() > SHOWN {
+        session.out.line(&format!("    ... and {} more", changes.len() - SHOWN))?;
+    }
+    Ok(())
+}
+
+fn touches_one(change: &PathChange, path: &[u8]) -> bool {
+    let within = |p: &[u8]| p == path || p.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/'));
+    within(&change.path) || matches!(&change.what, What::Moved { from } if within(from))
+}
