@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `ize`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    ize::cli::main()
+}

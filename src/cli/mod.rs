@@ -1,1 +1,74 @@
-//! (being built)
+//! The person's side: words in, text and an exit code out.
+//!
+//! [`args`] is the tree of verbs and flags; [`grammar`] says which project and paths the words mean; [`when`] which moment; [`output`]
+//! writes; [`exit`] ends. One file a verb in [`verbs`].
+
+pub mod args;
+pub mod environment;
+pub mod exit;
+pub mod grammar;
+pub mod output;
+pub mod session;
+pub mod verbs;
+pub mod when;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::args::Args;
+use crate::cli::session::Session;
+use crate::error::{Class, Error};
+
+/// The program: reads the command line, does it, answers with an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let args = match Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(e) => return usage(&e, asks_for_json(&words)),
+    };
+    output::start_tracing(args.global.verbose);
+    let json = args.verb.json();
+    let mut session = Session::new(args.global, output::Out::stdout());
+    let done = args.verb.run(&mut session).and_then(|()| session.out.flush());
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if output::is_closed_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            // What was found before the failure is still worth having.
+            let _ = session.out.flush();
+            output::report_error(&e, json);
+            ExitCode::from(exit::code(e.class))
+        }
+    }
+}
+
+/// What clap says of a command line that it cannot read; also `--help` and `--version`, which are no failures.
+fn usage(e: &clap::Error, json: bool) -> ExitCode {
+    if !e.use_stderr() {
+        let mut out = output::Out::stdout();
+        let text = e.render();
+        let said = if out.is_terminal() { out.text(&text.ansi().to_string()) } else { out.text(&text.to_string()) };
+        return match said.and_then(|()| out.flush()) {
+            Err(e) if !output::is_closed_pipe(&e) => ExitCode::from(exit::code(e.class)),
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    if json {
+        let text = e.render().to_string();
+        let mut lines = text.lines().map(|l| l.strip_prefix("error: ").unwrap_or(l));
+        let error =
+            Error::new(Class::Usage, lines.next().unwrap_or("wrong usage").trim()).hint("`ize help` lists the verbs and their flags");
+        output::report_error(&error, true);
+    } else {
+        // A closed stderr is no reason to die of another cause.
+        let _ = e.print();
+    }
+    ExitCode::from(exit::code(Class::Usage))
+}
+
+fn asks_for_json(words: &[OsString]) -> bool {
+    words.iter().take_while(|w| *w != "--").any(|w| w == "--json")
+}

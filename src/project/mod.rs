@@ -1,1 +1,16 @@
-//! (being built)
+//! What a project is on the outside: where its files are, what it is called, how it is set up, and who has it open.
+//!
+//! [`layout`] is the one place that knows every path; [`names`] says what a project may be called; [`units`] and [`config`] read
+//! settings; [`identity`] is `meta/project.toml`; [`registry`] creates and finds projects; [`lock`] lets one daemon in; [`mounts`] says
+//! what the kernel has mounted.
+
+pub mod atomic;
+pub mod base64;
+pub mod config;
+pub mod identity;
+pub mod layout;
+pub mod lock;
+pub mod mounts;
+pub mod names;
+pub mod registry;
+pub mod units;

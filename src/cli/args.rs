@@ -1,0 +1,342 @@
+//! The tree of verbs and flags. Doc comments are the help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args as Group, Parser, Subcommand};
+
+use crate::cli::session::Session;
+use crate::cli::verbs;
+use crate::error::Result;
+use crate::project::units;
+
+/// A mounted directory in which nothing is ever lost.
+///
+/// Every operation in the mount is in a log before the program gets its answer; the log becomes versions, and changes in a Pijul
+/// repository. Any earlier state can be read and restored.
+#[derive(Debug, Parser)]
+#[command(name = "ize", version, arg_required_else_help = true, subcommand_required = true, after_help = WORDS, max_term_width = 100)]
+pub struct Args {
+    /// Flags that every verb takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const WORDS: &str = "\
+Where a verb takes words, a first word that names a project is the project; it may be left out inside
+a mount, and wherever a path inside a mount is given. -p NAME always wins, ./NAME is always a path.
+
+Exit codes: 0 ok, 1 failed or no match or differs, 2 usage, 3 not found, 4 torn tail, 5 damage,
+6 I/O error, 7 busy or locked, 8 full or quota, 9 refused or needs --yes, 10 daemon gone.";
+
+/// Flags that every verb takes.
+#[derive(Debug, Clone, Default, Group)]
+pub struct Global {
+    /// Directory that holds the projects [default: central-dir of config.toml, else ~/.local/share/ize]
+    #[arg(long, global = true, env = "IZE_CENTRAL_DIR", value_name = "DIR", hide_env_values = true)]
+    pub central_dir: Option<PathBuf>,
+    /// The project, by name or id; every other word is then a path
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub project: Option<OsString>,
+    /// Say more on stderr: -v info, -vv debug, -vvv trace (or IZE_LOG=FILTER)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create a project
+    Init(InitArgs),
+    /// List the projects and where they are mounted
+    List(ListArgs),
+    /// Make everything durable and take a mount away
+    Unmount(UnmountArgs),
+    /// Make everything that was answered so far durable
+    Sync(SyncArgs),
+    /// Say how a project stands and how far back its history reaches
+    Status(StatusArgs),
+    /// End the version that is being gathered, with a message
+    Commit(CommitArgs),
+}
+
+impl Verb {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the verb says.
+    pub fn run(self, session: &mut Session) -> Result<()> {
+        match self {
+            Self::Init(args) => verbs::init::run(&args, session),
+            Self::List(args) => verbs::list::run(&args, session),
+            Self::Unmount(args) => verbs::unmount::run(&args, session),
+            Self::Sync(args) => verbs::sync::run(&args, session),
+            Self::Status(args) => verbs::status::run(&args, session),
+            Self::Commit(args) => verbs::commit::run(&args, session),
+        }
+    }
+
+    /// True when the answer, and so an error too, is wanted as JSON.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        match self {
+            Self::List(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Init(_) | Self::Unmount(_) | Self::Sync(_) | Self::Commit(_) => false,
+        }
+    }
+}
+
+/// `ize init`.
+#[derive(Debug, Group)]
+#[command(after_help = "Examples:\n  ize init notes\n  ize mount notes ~/notes --create")]
+pub struct InitArgs {
+    /// Name: 1 to 64 letters, digits, `.`, `_`, `-`, the first one a letter, a digit or `_`
+    pub name: OsString,
+}
+
+/// `ize list`.
+#[derive(Debug, Group)]
+pub struct ListArgs {
+    /// One JSON object a project: name, id, dir, created, mounted
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ize mount`.
+#[derive(Debug, Group)]
+#[command(
+    after_help = "Examples:\n  ize mount notes ~/notes --create\n  ize mount notes          (where it was last)\n  ize mount notes /srv/notes -o allow_other,noatime"
+)]
+pub struct MountArgs {
+    /// The project [default: that of -p]
+    pub name: Option<OsString>,
+    /// An empty directory [default: where the project was mounted last]
+    pub mountpoint: Option<PathBuf>,
+    /// Create the mount point, and the project too, if they are missing
+    #[arg(long)]
+    pub create: bool,
+    /// Stay in the foreground until it is unmounted
+    #[arg(long, short)]
+    pub foreground: bool,
+    /// Options as mount(8) writes them, e.g. allow_other,noexec
+    #[arg(short = 'o', value_name = "OPTIONS", action = ArgAction::Append)]
+    pub options: Vec<OsString>,
+    /// Refuse every change; nothing is recovered, cut or written
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+/// `ize unmount`.
+#[derive(Debug, Group)]
+#[command(after_help = "Examples:\n  ize unmount notes\n  ize unmount ~/notes")]
+pub struct UnmountArgs {
+    /// The project or its mount point [default: the mount of the current directory]
+    #[arg(value_name = "NAME|MOUNTPOINT")]
+    pub word: Option<OsString>,
+}
+
+/// `ize sync`.
+#[derive(Debug, Group)]
+pub struct SyncArgs {
+    /// The project, or a path in its mount [default: that of the current directory]
+    #[arg(value_name = "PROJECT")]
+    pub word: Option<OsString>,
+}
+
+/// `ize status`.
+#[derive(Debug, Group)]
+pub struct StatusArgs {
+    /// The project, or a path in its mount [default: that of the current directory]
+    #[arg(value_name = "PROJECT")]
+    pub word: Option<OsString>,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ize commit`.
+#[derive(Debug, Group)]
+#[command(after_help = "Examples:\n  ize commit -m 'before the rewrite'\n  ize commit notes")]
+pub struct CommitArgs {
+    /// The project, or a path in its mount [default: that of the current directory]
+    #[arg(value_name = "PROJECT")]
+    pub word: Option<OsString>,
+    /// What to remember about it
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+}
+
+/// `ize history`.
+#[derive(Debug, Group)]
+#[command(
+    after_help = "Examples:\n  ize history                 (inside a mount)\n  ize history notes a.txt\n  ize history -n 5 --json ~/notes/a.txt"
+)]
+pub struct HistoryArgs {
+    /// The project, then a path in it
+    #[arg(value_name = "[PROJECT] PATH")]
+    pub words: Vec<OsString>,
+    /// One JSON object a change: id, time, lsn, process, message, paths
+    #[arg(long)]
+    pub json: bool,
+    /// At most so many changes
+    #[arg(short = 'n', value_name = "N")]
+    pub count: Option<u64>,
+    /// Oldest first
+    #[arg(long)]
+    pub reverse: bool,
+}
+
+const MOMENTS: &str = "\
+WHEN is an LSN (@1a2f), a change id or the start of one, now, now~3 (three versions back), a time
+(2026-01-02 15:04, RFC 3339, yesterday) or a distance (2h ago).";
+
+/// `ize cat`.
+#[derive(Debug, Group)]
+#[command(after_help = MOMENTS)]
+pub struct CatArgs {
+    /// The project, then a file in it
+    #[arg(value_name = "[PROJECT] PATH", required = true)]
+    pub words: Vec<OsString>,
+    /// The moment
+    #[arg(long, value_name = "WHEN", default_value = "now")]
+    pub at: OsString,
+}
+
+/// `ize restore`.
+#[derive(Debug, Group)]
+#[command(before_help = MOMENTS, after_help = "Examples:\n  ize restore a.txt --at '2h ago'\n  ize restore notes a.txt 1a2f     (project, path, change)")]
+pub struct RestoreArgs {
+    /// The project, then the paths to bring back; without --at the last word is the moment
+    #[arg(value_name = "[PROJECT] PATH... [CHANGE]", required = true)]
+    pub words: Vec<OsString>,
+    /// The moment
+    #[arg(long, value_name = "WHEN")]
+    pub at: Option<OsString>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Answer every question with yes
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `ize wal`.
+#[derive(Debug, Subcommand)]
+pub enum WalVerb {
+    /// Show segments and records; needs no mount
+    Inspect(WalInspectArgs),
+    /// Check every byte of the log; needs no mount
+    Verify(WalVerifyArgs),
+    /// Drop the oldest segments that are committed, by age or by size
+    Prune(WalPruneArgs),
+}
+
+/// `ize wal inspect`.
+#[derive(Debug, Group)]
+pub struct WalInspectArgs {
+    /// A project, a directory of segments, or one segment [default: the project of the current directory]
+    #[arg(value_name = "PROJECT|DIR|SEGMENT")]
+    pub word: Option<OsString>,
+    /// One JSON object a segment or record
+    #[arg(long)]
+    pub json: bool,
+    /// Show the bytes of each record
+    #[arg(long)]
+    pub hex: bool,
+}
+
+/// `ize wal verify`.
+#[derive(Debug, Group)]
+pub struct WalVerifyArgs {
+    /// A project or a directory of segments [default: the project of the current directory]
+    #[arg(value_name = "PROJECT|DIR")]
+    pub word: Option<OsString>,
+    /// One JSON object a finding
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ize wal prune`.
+#[derive(Debug, Group)]
+#[command(
+    after_help = "Examples:\n  ize wal prune notes --dry-run\n  ize wal prune --max-age 7d --max-size 4GiB\n  ize wal prune --max-size 0"
+)]
+pub struct WalPruneArgs {
+    /// The project, or a path in its mount [default: that of the current directory]
+    #[arg(value_name = "PROJECT")]
+    pub word: Option<OsString>,
+    /// Drop what is older: 7d, 12h, 30m [default: prune.max-age]
+    #[arg(long, value_name = "AGE", value_parser = units::duration)]
+    pub max_age: Option<Duration>,
+    /// Leave at most so much: 4GiB, 500MB, 0 [default: prune.max-size]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub max_size: Option<u64>,
+    /// Only say what would be dropped
+    #[arg(long)]
+    pub dry_run: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every verb there will be, so that the argument structs whose verbs are still to come are checked too.
+    #[derive(Debug, Parser)]
+    struct All {
+        #[command(flatten)]
+        global: Global,
+        #[command(subcommand)]
+        verb: AllVerbs,
+    }
+
+    #[derive(Debug, Subcommand)]
+    enum AllVerbs {
+        Mount(MountArgs),
+        History(HistoryArgs),
+        Cat(CatArgs),
+        Restore(RestoreArgs),
+        Wal {
+            #[command(subcommand)]
+            verb: WalVerb,
+        },
+    }
+
+    #[test]
+    fn the_tree_of_verbs_is_sound() {
+        Args::command().debug_assert();
+        All::command().debug_assert();
+    }
+
+    #[test]
+    fn the_verbs_of_the_issue_parse_as_it_writes_them() {
+        for line in [
+            "ize mount notes /mnt --create --foreground -o allow_other,ro -o noexec",
+            "ize mount",
+            "ize history notes a.txt --json -n 3 --reverse",
+            "ize history -p notes",
+            "ize -p notes history",
+            "ize cat a.txt --at now~3",
+            "ize restore a b --at yesterday --dry-run --yes",
+            "ize restore notes a 1a2f",
+            "ize wal inspect notes --json",
+            "ize wal verify",
+            "ize wal prune --max-age 7d --max-size 0 --dry-run --json",
+            "ize wal verify notes --central-dir /x -vv",
+        ] {
+            All::try_parse_from(line.split(' ')).map_err(|e| e.to_string()).unwrap();
+        }
+        for line in ["ize cat", "ize restore", "ize wal prune --max-age 7", "ize wal prune --max-size big", "ize wal", "ize mount a b c"] {
+            assert!(All::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

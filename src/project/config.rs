@@ -1,0 +1,396 @@
+//! Settings and where they come from. The first that says something wins: flag, `IZE_*` variable, the project's `project.toml`
+//! (`[settings]`), `config.toml`, default.
+//!
+//! A setting is written `section.key`; in TOML it stands under `[section]`, its variable is `IZE_SECTION_KEY`. [`KEYS`] is the only list.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Class, Error, Result};
+use crate::project::layout::Central;
+use crate::project::units;
+
+/// Reads an environment variable. A parameter, so that tests need not change the process.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The environment of this process.
+#[must_use]
+pub fn process_env(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Everything that can be set for a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Size of a log segment in bytes, 1 MiB to 256 MiB. `log.segment-size`, default 4 MiB.
+    pub segment_size: u64,
+    /// Longest time that an answered operation stays unsynced, 10 ms to 1 h. `log.sync-interval`, default 1 s.
+    pub sync_interval: Duration,
+    /// Idle time that ends a version, 10 ms to 1 h. `group.idle`, default 2 s.
+    pub group_idle: Duration,
+    /// Age beyond which pruning drops a segment; `None` is `never`. `prune.max-age`, default 7 d.
+    pub prune_max_age: Option<Duration>,
+    /// Bytes of log and payload that pruning leaves; `None` is `unlimited`. `prune.max-size`, default 4 GiB.
+    pub prune_max_size: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            segment_size: 4 << 20,
+            sync_interval: Duration::from_secs(1),
+            group_idle: Duration::from_secs(2),
+            prune_max_age: Some(Duration::from_secs(7 * 86_400)),
+            prune_max_size: Some(4 << 30),
+        }
+    }
+}
+
+type Setter = fn(&mut Settings, &str) -> Result<(), String>;
+
+/// Every setting: its name and how its text is read.
+pub const KEYS: &[(&str, Setter)] = &[
+    ("log.segment-size", |s, v| {
+        let size = units::size(v)?;
+        if !(1 << 20..=256 << 20).contains(&size) {
+            return Err(format!("{} is outside 1 MiB to 256 MiB", units::show_size(size)));
+        }
+        s.segment_size = size;
+        Ok(())
+    }),
+    ("log.sync-interval", |s, v| pause(v).map(|d| s.sync_interval = d)),
+    ("group.idle", |s, v| pause(v).map(|d| s.group_idle = d)),
+    ("prune.max-age", |s, v| {
+        s.prune_max_age = if v == "never" { None } else { Some(units::duration(v)?) };
+        Ok(())
+    }),
+    ("prune.max-size", |s, v| {
+        s.prune_max_size = if v == "unlimited" { None } else { Some(units::size(v)?) };
+        Ok(())
+    }),
+];
+
+fn pause(text: &str) -> Result<Duration, String> {
+    let length = units::duration(text)?;
+    if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&length) {
+        return Err(format!("{} is outside 10ms to 1h", units::show_duration(length)));
+    }
+    Ok(length)
+}
+
+/// Variable that sets `key`: `log.segment-size` is `IZE_LOG_SEGMENT_SIZE`.
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("IZE_{}", key.to_uppercase().replace(['.', '-'], "_"))
+}
+
+impl Settings {
+    /// Applies one layer; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// [`Class::Usage`]: an unknown key (with the nearest known one), or a value that does not read.
+    pub fn apply(&mut self, layer: &[(String, String)], origin: &str) -> Result<()> {
+        for (key, value) in layer {
+            let Some((_, set)) = KEYS.iter().find(|(k, _)| k == key) else { return Err(unknown(key, origin, "setting")) };
+            set(self, value).map_err(|why| Error::new(Class::Usage, format!("{origin}: `{key}`: {why}")))?;
+        }
+        Ok(())
+    }
+
+    /// The settings of a project. `project` and `user` are the layers of the two files with their names, `flags` what the command line
+    /// said.
+    ///
+    /// # Errors
+    /// As [`Settings::apply`], naming the layer.
+    pub fn resolve(user: &UserConfig, project: (&[(String, String)], &Path), env: Env<'_>, flags: &[(String, String)]) -> Result<Self> {
+        let mut settings = Self::default();
+        settings.apply(&user.settings, &user.origin())?;
+        settings.apply(project.0, &project.1.display().to_string())?;
+        for (key, _) in KEYS {
+            let name = variable(key);
+            if let Some(value) = env(&name).filter(|v| !v.is_empty()) {
+                settings.apply(&[((*key).to_owned(), value.to_string_lossy().into_owned())], &name)?;
+            }
+        }
+        settings.apply(flags, "command line")?;
+        Ok(settings)
+    }
+}
+
+/// `config.toml` of a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserConfig {
+    /// The file, `None` when there is none.
+    pub path: Option<PathBuf>,
+    /// `central-dir`, absolute.
+    pub central_dir: Option<PathBuf>,
+    /// The rest, as `(key, value)`.
+    pub settings: Vec<(String, String)>,
+}
+
+impl UserConfig {
+    /// Reads `$XDG_CONFIG_HOME/ize/config.toml`, default `~/.config/ize/config.toml`. No file is no error.
+    ///
+    /// # Errors
+    /// [`Class::Usage`] for what does not parse or is not known, [`Class::Io`] for what cannot be read.
+    pub fn load(env: Env<'_>) -> Result<Self> {
+        let Some(path) = xdg(env, "XDG_CONFIG_HOME", ".config").map(|d| d.join("ize/config.toml")) else { return Ok(Self::default()) };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, path, env),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(Self::default()),
+            Err(e) => Err(Error::io(format!("cannot read {}", path.display()), e)),
+        }
+    }
+
+    fn parse(text: &str, path: PathBuf, env: Env<'_>) -> Result<Self> {
+        let origin = path.display().to_string();
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            let line = e.span().map_or(1, |s| text.as_bytes().iter().take(s.start).filter(|b| **b == b'\n').count() + 1);
+            Error::new(Class::Usage, format!("{origin}, line {line}: {}", e.message()))
+        })?;
+        let central_dir = match table.remove("central-dir") {
+            None => None,
+            Some(toml::Value::String(text)) => Some(absolute(&text, &origin, env)?),
+            Some(_) => return Err(Error::new(Class::Usage, format!("{origin}: `central-dir` must be a string"))),
+        };
+        let settings = flatten(&table).map_err(|e| Error { message: format!("{origin}: {}", e.message), ..e })?;
+        Settings::default().apply(&settings, &origin)?;
+        Ok(Self { path: Some(path), central_dir, settings })
+    }
+
+    fn origin(&self) -> String {
+        self.path.as_ref().map_or_else(|| "config.toml".into(), |p| p.display().to_string())
+    }
+}
+
+fn absolute(text: &str, origin: &str, env: Env<'_>) -> Result<PathBuf> {
+    let path = match (text, text.strip_prefix("~/"), home(env)) {
+        ("~", _, Some(home)) => home,
+        (_, Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    };
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(Error::new(
+            Class::Usage,
+            format!("{origin}: `central-dir` must be absolute or start with `~/`, it is `{}`", text.escape_debug()),
+        ))
+    }
+}
+
+fn home(env: Env<'_>) -> Option<PathBuf> {
+    env("HOME").map(PathBuf::from).filter(|p| p.is_absolute())
+}
+
+fn xdg(env: Env<'_>, variable: &str, under_home: &str) -> Option<PathBuf> {
+    // The XDG specification has relative values ignored.
+    env(variable).map(PathBuf::from).filter(|p| p.is_absolute()).or_else(|| Some(home(env)?.join(under_home)))
+}
+
+/// The central directory: `flag` (where clap has put `IZE_CENTRAL_DIR` too), then `central-dir`, then `~/.local/share/ize` (XDG). A
+/// relative flag is relative to the current directory.
+///
+/// # Errors
+/// [`Class::Usage`] when nothing says where, [`Class::Io`] when the current directory is gone.
+pub fn central(flag: Option<&Path>, user: &UserConfig, env: Env<'_>) -> Result<Central> {
+    if let Some(flag) = flag {
+        let path = std::path::absolute(flag).map_err(|e| Error::io(format!("cannot use the central directory {}", flag.display()), e))?;
+        return Ok(Central::new(path));
+    }
+    if let Some(dir) = &user.central_dir {
+        return Ok(Central::new(dir));
+    }
+    xdg(env, "XDG_DATA_HOME", ".local/share").map(|d| Central::new(d.join("ize"))).ok_or_else(|| {
+        Error::new(Class::Usage, "no place for projects: HOME is not set").hint("say where with --central-dir DIR or IZE_CENTRAL_DIR")
+    })
+}
+
+/// `[section] key = value` as `section.key`, values as text.
+///
+/// # Errors
+/// [`Class::Usage`] for a value that is neither text nor a whole number.
+pub fn flatten(table: &toml::Table) -> Result<Vec<(String, String)>> {
+    let mut out = Vec::new();
+    for (section, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                for (key, value) in inner {
+                    out.push((format!("{section}.{key}"), scalar(&format!("{section}.{key}"), value)?));
+                }
+            }
+            other => out.push((section.clone(), scalar(section, other)?)),
+        }
+    }
+    Ok(out)
+}
+
+fn scalar(key: &str, value: &toml::Value) -> Result<String> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        _ => Err(Error::new(Class::Usage, format!("`{}` must be text, e.g. \"7d\" or \"4MiB\"", key.escape_debug()))),
+    }
+}
+
+/// The reverse of [`flatten`].
+#[must_use]
+pub fn unflatten(settings: &[(String, String)]) -> toml::Table {
+    let mut table = toml::Table::new();
+    for (key, value) in settings {
+        let (section, key) = key.split_once('.').unwrap_or(("", key));
+        let inner = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if let toml::Value::Table(inner) = inner {
+            inner.insert(key.to_owned(), toml::Value::String(value.clone()));
+        }
+    }
+    table
+}
+
+fn unknown(key: &str, origin: &str, what: &str) -> Error {
+    let error = Error::new(Class::Usage, format!("{origin}: there is no {what} `{}`", key.escape_debug()));
+    let known = KEYS.iter().map(|(k, _)| *k).chain(["central-dir"]);
+    match nearest(key, known.clone()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// The candidate nearest to `word`, if one is near enough to be a slip of the hand (at most a third of its characters).
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|c| {
+            // `[log] sync-interval` written without its section is one slip, not four.
+            let short = c.rsplit('.').next().unwrap_or(c);
+            (distance(word, c).min(distance(word, short)), c)
+        })
+        .filter(|(d, c)| d * 3 <= c.chars().count().max(3))
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, c)| c)
+}
+
+/// Edit distance with swapped neighbours as one step.
+fn distance(a: &str, b: &str) -> usize {
+    // A hostile key may be long; nothing beyond this is near anything.
+    let a: Vec<char> = a.chars().take(80).collect();
+    let b: Vec<char> = b.chars().take(80).collect();
+    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let cost = usize::from(a[i - 1] != b[j - 1]);
+            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_env(_: &str) -> Option<OsString> {
+        None
+    }
+
+    fn user(text: &str) -> Result<UserConfig> {
+        UserConfig::parse(text, "/c/config.toml".into(), &|n| (n == "HOME").then(|| "/home/ann".into()))
+    }
+
+    fn pair(k: &str, v: &str) -> (String, String) {
+        (k.into(), v.into())
+    }
+
+    #[test]
+    fn each_layer_wins_over_the_one_below() {
+        let conf = user("[log]\nsync-interval = \"2s\"\nsegment-size = \"8MiB\"\n[group]\nidle = \"3s\"\n[prune]\nmax-size = 5\n").unwrap();
+        let project = [pair("log.sync-interval", "4s"), pair("group.idle", "5s"), pair("prune.max-age", "never")];
+        let env = |n: &str| (n == "IZE_GROUP_IDLE").then(|| OsString::from("6s"));
+        let s = Settings::resolve(&conf, (&project, Path::new("p")), &env, &[pair("prune.max-age", "1d")]).unwrap();
+        assert_eq!(
+            s,
+            Settings {
+                segment_size: 8 << 20,
+                sync_interval: Duration::from_secs(4),
+                group_idle: Duration::from_secs(6),
+                prune_max_age: Some(Duration::from_secs(86_400)),
+                prune_max_size: Some(5),
+            }
+        );
+        assert_eq!(Settings::resolve(&UserConfig::default(), (&[], Path::new("p")), &no_env, &[]).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_suggests_the_nearest() {
+        for (text, near) in [
+            ("[log]\nsegmentsize = \"4MiB\"", "`log.segment-size`"),
+            ("sync-interval = \"4s\"", "`log.sync-interval`"),
+            ("centraldir = \"/x\"", "`central-dir`"),
+            ("[prune]\nmax-gae = \"1d\"", "`prune.max-age`"),
+        ] {
+            let e = user(text).unwrap_err();
+            assert_eq!(e.class, Class::Usage);
+            assert!(e.hint.as_deref().unwrap().contains(&format!("did you mean {near}")), "{text}: {e} {:?}", e.hint);
+            assert!(e.message.contains("/c/config.toml"), "{e}");
+        }
+        let e = user("colour = \"red\"").unwrap_err();
+        assert!(e.hint.unwrap().contains("known are"));
+    }
+
+    #[test]
+    fn a_value_that_does_not_read_names_file_key_and_value() {
+        for text in [
+            "[log]\nsegment-size = \"1KiB\"",
+            "[log]\nsegment-size = \"1GiB\"",
+            "[log]\nsync-interval = \"0s\"",
+            "[group]\nidle = \"2\"",
+            "[prune]\nmax-age = \"1mo\"",
+            "[prune]\nmax-size = true",
+            "central-dir = \"relative\"",
+            "central-dir = 3",
+            "not toml",
+        ] {
+            let e = user(text).unwrap_err();
+            assert_eq!(e.class, Class::Usage, "{text}");
+            assert!(e.message.starts_with("/c/config.toml"), "{text}: {e}");
+        }
+        let e = Settings::resolve(&UserConfig::default(), (&[], Path::new("p")), &|n| (n == "IZE_PRUNE_MAX_AGE").then(|| "x".into()), &[]);
+        assert!(e.unwrap_err().message.starts_with("IZE_PRUNE_MAX_AGE"));
+    }
+
+    #[test]
+    fn the_central_directory_comes_from_flag_file_and_xdg_in_this_order() {
+        let conf = user("central-dir = \"~/ize\"").unwrap();
+        let env = |n: &str| match n {
+            "HOME" => Some(OsString::from("/home/ann")),
+            "XDG_DATA_HOME" => Some(OsString::from("relative is ignored")),
+            _ => None,
+        };
+        assert_eq!(central(Some(Path::new("/flag")), &conf, &env).unwrap().dir(), Path::new("/flag"));
+        assert_eq!(central(None, &conf, &env).unwrap().dir(), Path::new("/home/ann/ize"));
+        assert_eq!(central(None, &UserConfig::default(), &env).unwrap().dir(), Path::new("/home/ann/.local/share/ize"));
+        assert_eq!(central(None, &UserConfig::default(), &no_env).unwrap_err().class, Class::Usage);
+    }
+
+    #[test]
+    fn settings_survive_being_written_and_read() {
+        let all: Vec<_> = KEYS.iter().map(|(k, _)| pair(k, "1s")).collect();
+        let mut back = flatten(&unflatten(&all)).unwrap();
+        back.sort();
+        let mut all = all;
+        all.sort();
+        assert_eq!(back, all);
+    }
+}

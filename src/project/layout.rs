@@ -1,0 +1,153 @@
+//! Every path of ize, told once. Nobody else joins a file name to a project's directory.
+//!
+//! ```text
+//! <central-dir>/projects.lock              held while a project is created
+//! <central-dir>/projects/<uuid>/           one project, 0700
+//!   .pijul/  wal/  blobs/  meta/
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::ids::StoreId;
+
+/// The directory that holds all projects of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Central {
+    dir: PathBuf,
+}
+
+impl Central {
+    /// The central directory at `dir` (need not exist yet).
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Directory whose entries are the projects, each named by its id.
+    #[must_use]
+    pub fn projects(&self) -> PathBuf {
+        self.dir.join("projects")
+    }
+
+    /// Held (flock) while a project is created, so that two cannot take one name.
+    #[must_use]
+    pub fn creation_lock(&self) -> PathBuf {
+        self.dir.join("projects.lock")
+    }
+
+    /// The paths of project `id`.
+    #[must_use]
+    pub fn project(&self, id: StoreId) -> Layout {
+        Layout::new(self.projects().join(id.to_string()))
+    }
+
+    /// Where project `id` is put together before it gets its name; never a project, whatever it holds.
+    #[must_use]
+    pub fn unfinished(&self, id: StoreId) -> Layout {
+        Layout::new(self.projects().join(format!("{UNFINISHED_PREFIX}{id}")))
+    }
+}
+
+/// Prefix of directories under `projects/` that were never finished.
+pub const UNFINISHED_PREFIX: &str = ".tmp-";
+
+/// The paths inside one project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+impl Layout {
+    /// The project whose directory is `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The project's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The Pijul repository.
+    #[must_use]
+    pub fn pijul(&self) -> PathBuf {
+        self.dir.join(".pijul")
+    }
+
+    /// Log segments.
+    #[must_use]
+    pub fn wal(&self) -> PathBuf {
+        self.dir.join("wal")
+    }
+
+    /// Packs of blobs.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.dir.join("blobs")
+    }
+
+    /// Everything small.
+    #[must_use]
+    pub fn meta(&self) -> PathBuf {
+        self.dir.join("meta")
+    }
+
+    /// Name, id, owner, feature bits, settings of this project.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.meta().join("project.toml")
+    }
+
+    /// The version log.
+    #[must_use]
+    pub fn versions(&self) -> PathBuf {
+        self.meta().join("versions")
+    }
+
+    /// The checkpoint, replaced atomically.
+    #[must_use]
+    pub fn checkpoint(&self) -> PathBuf {
+        self.meta().join("checkpoint")
+    }
+
+    /// Held (flock) by whoever has the project open for writing.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.meta().join("lock")
+    }
+
+    /// Where the daemon listens. Its path may be longer than a socket address can hold: reach it through `control` only.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.meta().join(CONTROL_SOCKET)
+    }
+
+    /// What the daemon said after it went to the background.
+    #[must_use]
+    pub fn daemon_log(&self) -> PathBuf {
+        self.meta().join("daemon.log")
+    }
+
+    /// What the last recovery found and cut.
+    #[must_use]
+    pub fn last_recovery(&self) -> PathBuf {
+        self.meta().join("last-recovery.json")
+    }
+
+    /// The directories that make a project, parents first.
+    #[must_use]
+    pub fn directories(&self) -> [PathBuf; 4] {
+        [self.dir.clone(), self.wal(), self.blobs(), self.meta()]
+    }
+}
+
+/// File name of the control socket inside `meta/`.
+pub const CONTROL_SOCKET: &str = "control.sock";

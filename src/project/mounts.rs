@@ -1,0 +1,249 @@
+//! What the kernel has mounted, from `/proc/self/mountinfo`: which ize mount a path is in, and which one its daemon has left behind.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::error::{Class, Error, IoContext, Result};
+
+/// File system type of our mounts.
+pub const FS_TYPE: &str = "fuse.ize";
+/// What the source of our mounts starts with; the project's name follows.
+pub const SOURCE_PREFIX: &str = "ize:";
+/// Extended attribute of a mount's root: the project's directory.
+pub const PROJECT_XATTR: &str = "user.ize.project";
+
+/// One line of mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Number of the mount.
+    pub id: u64,
+    /// Number of the mount that it stands on.
+    pub parent: u64,
+    /// Where it is.
+    pub point: PathBuf,
+    /// File system type.
+    pub fs_type: OsString,
+    /// What is mounted.
+    pub source: OsString,
+}
+
+impl Mount {
+    /// True for a mount of ize.
+    #[must_use]
+    pub fn is_ize(&self) -> bool {
+        self.fs_type == FS_TYPE
+    }
+
+    /// The project's name, as the mount's source says it.
+    #[must_use]
+    pub fn project_name(&self) -> Option<&OsStr> {
+        self.source.as_bytes().strip_prefix(SOURCE_PREFIX.as_bytes()).map(OsStr::from_bytes)
+    }
+
+    /// The project's directory, asked from the daemon. `None` when nobody answers, or with a directory that is neither ours nor root's:
+    /// the mount of a stranger must not send us to their files.
+    #[must_use]
+    pub fn project_dir(&self) -> Option<PathBuf> {
+        if !self.is_ize() {
+            return None;
+        }
+        let mut answer = vec![0; 4096];
+        let n = rustix::fs::getxattr(&self.point, PROJECT_XATTR, answer.as_mut_slice()).ok()?;
+        answer.truncate(n);
+        let dir = PathBuf::from(OsString::from_vec(answer));
+        let owner = std::fs::metadata(&dir).ok()?.uid();
+        (dir.is_absolute() && (owner == rustix::process::geteuid().as_raw() || owner == 0)).then_some(dir)
+    }
+
+    /// True when its daemon is gone: every access answers ENOTCONN until it is detached.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        matches!(rustix::fs::stat(&self.point), Err(Errno::NOTCONN))
+    }
+}
+
+/// The mounts of this process, in the kernel's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts(pub Vec<Mount>);
+
+impl Mounts {
+    /// Reads `/proc/self/mountinfo`.
+    ///
+    /// # Errors
+    /// [`Class::Io`].
+    pub fn load() -> Result<Self> {
+        let path = "/proc/self/mountinfo";
+        std::fs::read(path).doing(|| format!("cannot read {path}")).map(|bytes| Self::parse(&bytes))
+    }
+
+    /// Reads the bytes of a mountinfo file. Lines that make no sense are left out: one odd mount must not hide the others.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        Self(bytes.split(|b| *b == b'\n').filter_map(parse_line).collect())
+    }
+
+    /// The mounts of ize.
+    pub fn ize(&self) -> impl Iterator<Item = &Mount> {
+        self.0.iter().filter(|m| m.is_ize())
+    }
+
+    /// The mount that an absolute path without `..` is on. It is the kernel's walk: from the root's mount down, at each step the child
+    /// that covers the path nearest to the top, so that a mount hidden under a later one is never the answer.
+    #[must_use]
+    pub fn of(&self, path: &Path) -> Option<&Mount> {
+        let known = |id: u64| self.0.iter().any(|m| m.id == id);
+        let mut current: Option<&Mount> = None;
+        // Each step goes to another mount; a file that claims a cycle ends the walk here.
+        for _ in 0..=self.0.len() {
+            let child = self
+                .0
+                .iter()
+                .filter(|m| match current {
+                    Some(c) => m.parent == c.id && m.id != c.id,
+                    None => m.parent == m.id || !known(m.parent),
+                })
+                .filter(|m| path.starts_with(&m.point))
+                .min_by_key(|m| m.point.as_os_str().len());
+            match child {
+                Some(m) => current = Some(m),
+                None => break,
+            }
+        }
+        current
+    }
+
+    /// The ize mount that a path is in.
+    #[must_use]
+    pub fn ize_of(&self, path: &Path) -> Option<&Mount> {
+        self.of(path).filter(|m| m.is_ize())
+    }
+
+    /// The mount whose root is `point` (the uppermost, if several lie on it).
+    #[must_use]
+    pub fn at(&self, point: &Path) -> Option<&Mount> {
+        self.of(point).filter(|m| m.point == point)
+    }
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    // id parent major:minor root point options [optional fields] - type source options
+    let mut fields = line.split(|b| *b == b' ');
+    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
+    let id = number(fields.next())?;
+    let parent = number(fields.next())?;
+    let point = unescape(fields.nth(2)?);
+    fields.find(|f| *f == b"-")?;
+    let fs_type = unescape(fields.next()?);
+    let source = unescape(fields.next()?);
+    Some(Mount { id, parent, point: point.into(), fs_type, source })
+}
+
+/// `\040` and the like back to bytes.
+fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (*first, tail) {
+            out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = after;
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(out)
+}
+
+/// Takes a mount away lazily (MNT_DETACH): the name is free at once, what is still open goes on. As root by umount2(2), else through
+/// `fusermount3`. Meant for mounts whose daemon is gone; a living daemon is asked to unmount itself.
+///
+/// # Errors
+/// [`Class::Refused`] when the mount is not ours to take away, [`Class::Io`].
+pub fn detach(point: &Path) -> Result<()> {
+    let doing = || format!("cannot detach {}", point.display());
+    match rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) => return Ok(()),
+        Err(Errno::PERM) => {}
+        Err(e) => return Err(Error::io(doing(), e.into())),
+    }
+    let output = match Command::new("fusermount3").args(["-u", "-z", "--"]).arg(point).output() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::new(Class::Refused, format!("{}: fusermount3 is not installed", doing())).hint("install the package fuse3"));
+        }
+        other => other.doing(doing)?,
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(Class::Refused, format!("{}: {}", doing(), said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &[u8] = b"\
+21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+30 21 0:26 / /home/a\\040b\\134c rw,nosuid - fuse.ize ize:notes rw,user_id=0\n\
+31 30 0:27 / /home/a\\040b\\134c/sub rw - tmpfs none rw\n\
+nonsense\n\
+40 21 0:30 / /m rw master:3 propagate_from:2 - fuse.ize ize:work rw\n\
+41 40 0:31 / /m rw - fuse.ize ize:over rw\n\
+50 21 0:40 / /hidden/x rw - fuse.ize ize:hidden rw\n\
+51 21 0:41 / /hidden rw - tmpfs tmpfs rw\n\
+60 21 0:50 / /raw\xff\xfe rw - fuse.ize ize:raw rw\n\
+61 21 0:51 / /other rw - fuse.sshfs ize:liar rw\n\
+12 12";
+
+    fn name(path: &str) -> Option<String> {
+        Mounts::parse(SAMPLE).ize_of(Path::new(path)).and_then(|m| m.project_name().map(|n| n.to_string_lossy().into_owned()))
+    }
+
+    #[test]
+    fn a_path_is_on_the_mount_that_the_kernel_would_reach() {
+        for (path, project) in [
+            ("/home/a b\\c", Some("notes")),
+            ("/home/a b\\c/x/y", Some("notes")),
+            ("/home/a b\\c/sub/y", None),
+            ("/home/a b\\cd", None),
+            ("/home", None),
+            ("/m/x", Some("over")),
+            ("/mm", None),
+            ("/hidden/x/y", None),
+            ("/other/x", None),
+        ] {
+            assert_eq!(name(path).as_deref(), project, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_and_odd_lines_are_no_obstacle() {
+        let mounts = Mounts::parse(SAMPLE);
+        assert_eq!(mounts.0.len(), 9);
+        let raw = mounts.0.iter().find(|m| m.project_name() == Some(OsStr::new("raw"))).unwrap();
+        assert_eq!(raw.point.as_os_str().as_bytes(), b"/raw\xff\xfe");
+        assert_eq!(mounts.at(Path::new("/m")).unwrap().source, "ize:over");
+        assert_eq!(mounts.at(Path::new("/m/x")), None);
+    }
+
+    #[test]
+    fn mounts_that_claim_to_stand_on_each_other_end_the_walk() {
+        let mounts = Mounts::parse(b"1 2 0:1 / / rw - a b c\n2 1 0:1 / / rw - a b c\n3 3 0:1 / / rw - a b c\n4 3 0:1 / / rw - a b c");
+        assert_eq!(mounts.of(Path::new("/x")).unwrap().id, 4);
+        assert_eq!(Mounts::parse(b"1 2 0:1 / / rw - a b c\n2 1 0:1 / / rw - a b c").of(Path::new("/x")), None);
+    }
+
+    #[test]
+    fn the_mounts_of_this_process_are_read() {
+        let mounts = Mounts::load().unwrap();
+        assert!(mounts.of(Path::new("/proc/self")).is_some_and(|m| m.fs_type == "proc"));
+    }
+}
