@@ -24,7 +24,12 @@ fn is_hex(b: Option<&u8>) -> bool {
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
-    let hex = |out: &mut String, bytes: &[u8]| bytes.iter().for_each(|b| drop(write!(out, "%{b:02X}")));
+    let hex = |out: &mut String, bytes: &[u8]| {
+        for b in bytes {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{b:02X}");
+        }
+    };
     let mut at = 0;
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -101,7 +101,10 @@ impl Sidecar {
             return None;
         }
         let mut out = format!("{MAGIC}\n");
-        let mut line = |key: &str, value: &str| drop(writeln!(out, "{key} {value}"));
+        let mut line = |key: &str, value: &str| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{key} {value}");
+        };
         if let Some(name) = &self.name {
             line("name", &names::escape(name));
         }

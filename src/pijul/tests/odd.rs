@@ -102,7 +102,7 @@ fn what_pijul_cannot_hold_comes_back_from_sidecars() {
         ("root", Thing { uid: 0, ..file("x") }),
         ("tagged", Thing { xattrs: [(b"user.t a".to_vec(), vec![0, 10]), (b"user.e".to_vec(), vec![])].into(), ..file("x") }),
         ("sticky", Thing { mode: 0o1777, ..dir() }),
-        ("link", symlink("a\nb\xff")),
+        ("link", symlink(b"a\nb\xff")),
         ("fifo", Thing { kind: FileKind::Fifo, ..file("") }),
         ("hard1", Thing { link: Some(b"hard1".to_vec()), ..file("h") }),
         ("hard2", Thing { link: Some(b"hard1".to_vec()), ..file("h") }),
@@ -110,13 +110,14 @@ fn what_pijul_cannot_hold_comes_back_from_sidecars() {
     b.step(new.clone(), &[]);
     b.check();
     // Every one back to the default: no sidecar and no directory of sidecars is left.
-    let plain = new.into_iter().filter(|(p, _)| !p.is_empty()).map(|(p, t)| if t.kind == FileKind::Directory { (p, dir()) } else { (p, file("x")) });
-    let mut changes = changes(&b.tree, &tree(plain.clone()), &[]);
+    let plain = |t: &Thing| if t.kind == FileKind::Directory { dir() } else { file("x") };
+    let plain = tree(new.iter().filter(|(p, _)| !p.is_empty()).map(|(p, t)| (p, plain(t))));
+    let mut changes = changes(&b.tree, &plain, &[]);
     changes.retain(|c| !c.path.is_empty());
     changes.push(crate::pijul::TreeChange { path: vec![], from: None, old: None, new: Some(item(&dir())) });
     b.seq += 1;
     b.repository.record(&version(b.seq, changes)).unwrap();
-    b.tree = tree(plain);
+    b.tree = plain;
     let clone = b.check();
     assert!(!clone.join(names::META_DIR).exists());
 }
