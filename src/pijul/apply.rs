@@ -73,11 +73,16 @@ pub(super) fn apply(
     })?;
     let applied = txn.write().apply_local_change(channel, &change, &hash, &updates);
     applied.map_err(refused("cannot apply the change"))?;
-    for (inode, path) in &gone {
-        let left = txn.read().get_revtree(inode, None).map_err(refused("cannot read the tree"))?.is_some();
-        if left {
+    for (number, (inode, path)) in gone.iter().enumerate() {
+        let mut txn = txn.write();
+        if txn.get_revtree(inode, None).map_err(refused("cannot read the tree"))?.is_none() {
+            continue;
+        }
+        if txn.get_inodes(inode, None).map_err(refused("cannot read the tree"))?.is_some() {
             return Err(Error::new(Class::Failed, format!("libpijul did not forget `{path}`, which is gone")));
         }
+        // A directory of sidecars that came and went within the version: the graph never had it.
+        txn.remove_file(&gone_name(number)).map_err(refused("cannot forget a directory"))?;
     }
     Ok((hash, empty))
 }
@@ -106,7 +111,8 @@ fn prefixes(puts: &BTreeMap<String, Put>, fresh: &BTreeSet<String>, gone: usize)
             continue;
         }
         let below = format!("{path}/");
-        let all_fresh = fresh.contains(path) && puts.range(below.clone()..).take_while(|(p, _)| p.starts_with(&below)).all(|(p, _)| fresh.contains(p));
+        let all_fresh =
+            fresh.contains(path) && puts.range(below.clone()..).take_while(|(p, _)| p.starts_with(&below)).all(|(p, _)| fresh.contains(p));
         out.push((path.clone(), !all_fresh));
         whole = all_fresh.then_some(below);
     }
@@ -150,7 +156,7 @@ impl Tree<'_> {
 
     fn send_away(&mut self, inode: Inode, was: &str) -> Result<()> {
         // Below a directory that went away before.
-        if inode.is_root() || self.path_of(inode)?.is_none_or(|p| p.starts_with(GONE)) {
+        if inode.is_root() || self.path_of(inode)?.is_none_or(|p| p.starts_with(&format!("{GONE}gone-"))) {
             return Ok(());
         }
         self.move_to(inode, &gone_name(self.gone.len()))?;

@@ -28,7 +28,8 @@ impl Manifest {
     pub fn new(size: u64, mut pieces: Vec<Piece>) -> Result<Self> {
         pieces.retain(|p| !p.is_empty());
         let covered = total(&pieces).filter(|&t| t <= size);
-        let covered = covered.ok_or_else(|| Error::new(Class::Damage, format!("the pieces of a file of {size} bytes cover more than it")))?;
+        let covered =
+            covered.ok_or_else(|| Error::new(Class::Damage, format!("the pieces of a file of {size} bytes cover more than it")))?;
         if covered < size {
             pieces.push(Piece::Hole { len: size - covered });
         }
@@ -93,12 +94,9 @@ mod tests {
     #[test]
     fn a_manifest_comes_back_exactly() {
         let chunk = |b: &[u8]| Piece::Chunk { id: BlobId::of(b), len: b.len() as u32 };
-        for (size, pieces) in [
-            (0, vec![]),
-            (7, vec![chunk(b"abc"), Piece::Hole { len: 1 }, chunk(b"xyz")]),
-            (1 << 40, vec![chunk(b"abc")]),
-            (5, vec![]),
-        ] {
+        for (size, pieces) in
+            [(0, vec![]), (7, vec![chunk(b"abc"), Piece::Hole { len: 1 }, chunk(b"xyz")]), (1 << 40, vec![chunk(b"abc")]), (5, vec![])]
+        {
             let m = Manifest::new(size, pieces).unwrap();
             assert_eq!(Manifest::parse(&m.text()).unwrap(), m);
         }

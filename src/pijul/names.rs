@@ -35,7 +35,11 @@ pub fn escape(bytes: &[u8]) -> String {
         for c in chunk.valid().chars() {
             let next = at + c.len_utf8();
             let like_escape = c == '%' && (bytes.get(next) == Some(&b'~') || (is_hex(bytes.get(next)) && is_hex(bytes.get(next + 1))));
-            if like_escape || c.is_control() { hex(&mut out, &bytes[at..next]) } else { out.push(c) }
+            if like_escape || c.is_control() {
+                hex(&mut out, &bytes[at..next])
+            } else {
+                out.push(c)
+            }
             at = next;
         }
         hex(&mut out, chunk.invalid());

@@ -96,7 +96,9 @@ fn form(item: &Item, path: &str, safe: bool) -> Result<(Put, bool)> {
     let empty = || Put::File { bytes: Vec::new(), executable: false };
     match node.kind {
         FileKind::Directory => return Ok((Put::Dir, false)),
-        FileKind::Symlink | FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice | FileKind::Socket => return Ok((empty(), false)),
+        FileKind::Symlink | FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice | FileKind::Socket => {
+            return Ok((empty(), false));
+        }
         FileKind::File => {}
     }
     let executable = node.attrs.mode & 0o100 != 0;

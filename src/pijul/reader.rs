@@ -101,7 +101,9 @@ fn entry(dir: &Path, pijul: &str, parent: &[u8]) -> Result<Entry> {
     let name = pijul.rsplit('/').next().unwrap_or(pijul);
     let path = match side.name {
         Some(name) => join(parent, &name),
-        None if names::is_long(name) => return Err(Error::new(Class::Damage, format!("the sidecar of `{pijul}`, which has its name, is missing"))),
+        None if names::is_long(name) => {
+            return Err(Error::new(Class::Damage, format!("the sidecar of `{pijul}`, which has its name, is missing")));
+        }
         None => Vec::new(),
     };
     let kind = side.kind.unwrap_or(if meta.is_dir() { FileKind::Directory } else { FileKind::File });
@@ -123,7 +125,9 @@ fn read_text(path: &Path) -> Result<Option<String>> {
     match fs::symlink_metadata(path) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(Error::io(doing(), e)),
-        Ok(m) if !m.is_file() || m.len() > TEXT_LIMIT => return Err(Error::new(Class::Damage, format!("`{}` is no sidecar or manifest", path.display()))),
+        Ok(m) if !m.is_file() || m.len() > TEXT_LIMIT => {
+            return Err(Error::new(Class::Damage, format!("`{}` is no sidecar or manifest", path.display())));
+        }
         Ok(_) => {}
     }
     let bytes = fs::read(path).doing(doing)?;

@@ -259,7 +259,10 @@ impl Repository {
                 return Err(error);
             }
             // The transaction is lost with all before it: those once more, then the one that failed in its safe form.
-            tracing::warn!("version {}: {error}; recording its files as manifests", versions.get(outcomes.len() + at).map_or(0, |v| v.seq.0));
+            tracing::warn!(
+                "version {}: {error}; recording its files as manifests",
+                versions.get(outcomes.len() + at).map_or(0, |v| v.seq.0)
+            );
             outcomes.extend(self.batch(before, false).map_err(|(_, e)| e)?);
             outcomes.extend(self.batch(failed, true).map_err(|(_, e)| e)?);
         }
@@ -335,7 +338,9 @@ impl Repository {
         let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         guarded("reading the log", || {
             let txn = self.pristine.txn_begin().map_err(refused("cannot begin"))?;
-            let Some(channel) = txn.load_channel(channel_name()?).map_err(refused("cannot read the channel"))? else { return Ok(Vec::new()) };
+            let Some(channel) = txn.load_channel(channel_name()?).map_err(refused("cannot read the channel"))? else {
+                return Ok(Vec::new());
+            };
             let channel = channel.read();
             let mut out = Vec::new();
             for entry in txn.log(&*channel, 0).map_err(refused("cannot read the log"))? {

@@ -218,9 +218,10 @@ mod tests {
 
     #[test]
     fn what_is_no_sidecar_is_refused() {
-        for line in ["", "x", "ize-meta 2\n", "ize-meta 1\nkind dog\n", "ize-meta 1\nmode 17777\n", "ize-meta 1\nuid -1\n", "ize-meta 1\nsize 3\n"]
-            .into_iter()
-            .chain(["ize-meta 1\nxattr a\n", "ize-meta 1\nxattr a 0\n", "ize-meta 1\nxattr a +1\n", "ize-meta 1\nuid\n"])
+        for line in
+            ["", "x", "ize-meta 2\n", "ize-meta 1\nkind dog\n", "ize-meta 1\nmode 17777\n", "ize-meta 1\nuid -1\n", "ize-meta 1\nsize 3\n"]
+                .into_iter()
+                .chain(["ize-meta 1\nxattr a\n", "ize-meta 1\nxattr a 0\n", "ize-meta 1\nxattr a +1\n", "ize-meta 1\nuid\n"])
         {
             assert_eq!(Sidecar::parse(line).unwrap_err().class, Class::Damage, "{line:?}");
         }

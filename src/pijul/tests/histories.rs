@@ -38,7 +38,8 @@ pub(super) fn mutate(rng: &mut StdRng, tree: &mut Tree) -> Vec<(Vec<u8>, Vec<u8>
     let mut origin: std::collections::BTreeMap<Vec<u8>, Vec<u8>> = start.iter().map(|p| (p.clone(), p.clone())).collect();
     for _ in 0..rng.random_range(1..5) {
         let paths: Vec<Vec<u8>> = tree.keys().cloned().collect();
-        let dirs: Vec<Vec<u8>> = tree.iter().filter(|(_, t)| t.kind == FileKind::Directory).map(|(p, _)| p.clone()).chain([vec![]]).collect();
+        let dirs: Vec<Vec<u8>> =
+            tree.iter().filter(|(_, t)| t.kind == FileKind::Directory).map(|(p, _)| p.clone()).chain([vec![]]).collect();
         let parent = dirs.choose(rng).unwrap();
         let name = random_name(rng);
         let target = if parent.is_empty() { name } else { [&parent[..], b"/", &name].concat() };
@@ -99,7 +100,9 @@ pub(super) fn mutate(rng: &mut StdRng, tree: &mut Tree) -> Vec<(Vec<u8>, Vec<u8>
 
 #[test]
 fn random_histories_come_back_from_a_clone() {
-    for seed in 0..4 {
+    // More of them than a run of the suite has time for: `IZE_TEST_SEEDS=100`.
+    let seeds = std::env::var("IZE_TEST_SEEDS").map_or(4, |s| s.parse().unwrap());
+    for seed in 0..seeds {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut b = Bench::new();
         for n in 1..=60 {

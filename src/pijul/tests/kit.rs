@@ -209,10 +209,13 @@ pub(super) fn check_clone(home: &Path, project: &Path, tree: &Tree) -> PathBuf {
             (Bytes::None, None) => Vec::new(),
             (b, t) => panic!("{b:?} {t:?}"),
         };
-        let thing = Thing { kind: entry.kind, mode: entry.mode, uid: entry.uid.unwrap_or(1000), xattrs: entry.xattrs, bytes, link: entry.link };
+        let thing =
+            Thing { kind: entry.kind, mode: entry.mode, uid: entry.uid.unwrap_or(1000), xattrs: entry.xattrs, bytes, link: entry.link };
         assert!(got.insert(entry.path, thing).is_none());
     }
-    got.remove(&b""[..]).filter(|_| !tree.contains_key(&b""[..]));
+    if !tree.contains_key(&b""[..]) {
+        assert_eq!(got.remove(&b""[..]), Some(dir()));
+    }
     let names = |t: &Tree| t.keys().map(|k| String::from_utf8_lossy(k).into_owned()).collect::<Vec<_>>();
     assert_eq!(names(&got), names(tree));
     for (path, thing) in tree {

@@ -140,7 +140,10 @@ fn files_and_directories_may_change_places() {
 fn renames_may_cross_chain_and_nest() {
     let mut b = Bench::new();
     let secret = |s: &str| Thing { mode: 0o600, ..file(s) };
-    b.step(tree([("a", secret("a\n")), ("b", file("b\n")), ("c", file("c\n")), ("d", dir()), ("d/e", dir()), ("d/e/f", secret("f\n"))]), &[]);
+    b.step(
+        tree([("a", secret("a\n")), ("b", file("b\n")), ("c", file("c\n")), ("d", dir()), ("d/e", dir()), ("d/e/f", secret("f\n"))]),
+        &[],
+    );
     // Swap, with the sidecar of one.
     let swapped = [("a", file("b\n")), ("b", secret("a\n")), ("c", file("c\n")), ("d", dir()), ("d/e", dir()), ("d/e/f", secret("f\n"))];
     b.step(tree(swapped), &[(b"a", b"b"), (b"b", b"a")]);
@@ -170,7 +173,14 @@ fn a_renamed_directory_carries_changes_additions_and_removals() {
     let mut b = Bench::new();
     let private = |s: &str| Thing { mode: 0o600, ..file(s) };
     b.step(tree([("d", dir()), ("d/keep", private("k\n")), ("d/edit", file("1\n2\n3\n")), ("d/drop", private("x")), ("d/s", dir())]), &[]);
-    let after = [("n", dir()), ("n/d", dir()), ("n/d/keep", private("k\n")), ("n/d/edit", private("1\ntwo\n3\n")), ("n/d/s", dir()), ("n/d/s/z", file("z"))];
+    let after = [
+        ("n", dir()),
+        ("n/d", dir()),
+        ("n/d/keep", private("k\n")),
+        ("n/d/edit", private("1\ntwo\n3\n")),
+        ("n/d/s", dir()),
+        ("n/d/s/z", file("z")),
+    ];
     b.step(tree(after), &[(b"d", b"n/d")]);
     b.check();
     let log = b.pijul(&["log"]);
