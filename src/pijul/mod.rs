@@ -1,1 +1,109 @@
-//! (being built)
+//! Replay B: versions become changes of a Pijul repository, one change a version, exactly once, in order.
+//!
+//! It reads versions, never the log, so it may lag, stop, or be rebuilt from nothing. Everything that touches libpijul is in here:
+//! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
+//! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
+//! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
+//! [`reader`] reads a clone back.
+//!
+//! Order of one version: change file written and renamed; change file and its directory synced; pristine committed. A crash between any
+//! two leaves the pristine without the version (it is recorded again; the stray file is swept), or with all of it.
+
+mod apply;
+pub mod header;
+pub mod manifest;
+pub mod names;
+mod plan;
+pub mod reader;
+mod repository;
+pub mod sidecar;
+mod store;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ids::{Lsn, Time, VersionSeq};
+use crate::versions::node::{Node, Piece};
+
+pub use repository::{LogEntry, Outcome, Owner, Recorded, Repository};
+
+/// The longest file that is recorded as text, in bytes (1 MiB); a longer one is recorded as a manifest.
+pub const TEXT_MAX: u64 = 1 << 20;
+
+/// One version, as the producer (a diff of two states) hands it over.
+pub struct VersionInput {
+    /// Id of the version's first operation; the message begins with its 16 hexadecimal digits.
+    pub id: u64,
+    /// Sequence number: the one after the last version recorded.
+    pub seq: VersionSeq,
+    /// First record it covers.
+    pub first: Lsn,
+    /// Last record it covers.
+    pub last: Lsn,
+    /// When it ended.
+    pub time: Time,
+    /// The label of `ize commit`.
+    pub message: Option<String>,
+    /// What was done to the first path, e.g. `write`, `create`, `rename`.
+    pub op_type: String,
+    /// Who did it, e.g. `cargo build`.
+    pub processes: Vec<String>,
+    /// What is different. See [`TreeChange`] for what must be listed.
+    pub changes: Vec<TreeChange>,
+}
+
+/// One path that differs between the state before a version and the state after it. Paths are raw bytes relative to the root, without a
+/// leading slash; the empty path is the root directory itself (attributes only).
+///
+/// - Added: `old` None, `new` Some, `path` in the new state.
+/// - Removed: `old` Some, `new` None, `path` in the *old* state. What is below a removed directory may be listed or left out.
+/// - Changed: both Some, `from` None, `path` in the new state (also when a directory above it was renamed).
+/// - Renamed: both Some, `from` the path in the *old* state, `path` in the new state. What a renamed directory carries along unchanged
+///   need not be listed, but for hard links whose [`Item::first_name`] changes with it.
+///
+/// A path that holds another inode than before (an editor's save by rename) is best given as changed: its history then goes on.
+pub struct TreeChange {
+    /// Path, see above.
+    pub path: Vec<u8>,
+    /// Path in the old state of what was renamed to `path`.
+    pub from: Option<Vec<u8>>,
+    /// What was there.
+    pub old: Option<Item>,
+    /// What is there.
+    pub new: Option<Item>,
+}
+
+/// What a path holds.
+#[derive(Clone)]
+pub struct Item {
+    /// Kind, attributes, extended attributes, size, symlink target.
+    pub node: Node,
+    /// For a hard link (several names): the path, in the same state, of the first of its names in byte order; for that name too.
+    pub first_name: Option<Vec<u8>>,
+    /// The bytes of a regular file; not asked for anything else.
+    pub content: Arc<dyn ContentSource>,
+}
+
+/// The bytes of a regular file.
+pub trait ContentSource: Send + Sync {
+    /// All the bytes. Asked only of files of at most [`TEXT_MAX`] bytes.
+    ///
+    /// # Errors
+    /// What stands in the way of reading them.
+    fn read_all(&self) -> Result<Vec<u8>>;
+    /// The pieces in order; what they do not cover up to the size is zeros.
+    ///
+    /// # Errors
+    /// What stands in the way of reading the list.
+    fn pieces(&self) -> Result<Vec<Piece>>;
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("node", &self.node).field("first_name", &self.first_name).finish_non_exhaustive()
+    }
+}
