@@ -1,5 +1,7 @@
 //! The program as a person or a script meets it: words in; streams and an exit code out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
