@@ -1,0 +1,303 @@
+//! The program as a person or a script meets it: words in; streams and an exit code out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ize::control::message::{CommitReport, CommittedVersion, StatusReport};
+use ize::control::{Request, Response, Server};
+use ize::error::{Class, Error};
+use ize::ids::{Lsn, VersionSeq};
+use ize::project::layout::Central;
+use ize::project::lock::Lock;
+use ize::project::registry::{self, Project};
+use serde_json::Value;
+
+struct Home {
+    dir: tempfile::TempDir,
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `ize` with nothing of the caller's environment that it would read.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ize"));
+        command.args(words).env_clear().env("HOME", self.path()).env("TZ", "UTC").current_dir(self.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn ize(&self, words: &[&str]) -> Ran {
+        ran(self.command(words).output().unwrap())
+    }
+
+    fn central(&self) -> Central {
+        Central::new(self.path().join(".local/share/ize"))
+    }
+
+    fn project(&self, name: &str) -> Project {
+        registry::init(&self.central(), name).unwrap()
+    }
+}
+
+fn ran(output: Output) -> Ran {
+    Ran {
+        code: output.status.code().expect("ize was killed by a signal"),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn fails(&self, code: i32, why: &str) {
+        assert_eq!(self.code, code, "stderr: {}", self.err);
+        assert_eq!(self.out, "", "data of a failed verb");
+        assert!(self.err.starts_with("error: ") && self.err.contains(why), "{}", self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+
+    #[track_caller]
+    fn succeeds(&self) -> &str {
+        assert_eq!(self.code, 0, "stderr: {}", self.err);
+        &self.out
+    }
+}
+
+#[test]
+fn help_and_version_are_data_and_no_words_are_a_usage_error() {
+    let home = Home::new();
+    for words in [&["--help"][..], &["help"], &["init", "--help"], &["--version"]] {
+        let ran = home.ize(words);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{words:?}");
+        assert!(!ran.out.is_empty());
+    }
+    for words in [&[][..], &["fly"], &["init"], &["init", "a", "b"], &["list", "--jsno"]] {
+        let ran = home.ize(words);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{words:?}");
+        assert!(!ran.err.is_empty());
+    }
+    assert!(home.ize(&["--help"]).out.contains("Exit codes: 0 ok"));
+}
+
+#[test]
+fn a_project_is_created_once_and_listed() {
+    let home = Home::new();
+    assert_eq!(home.ize(&["list"]).succeeds(), "");
+    let ran = home.ize(&["init", "notes"]);
+    assert_eq!(ran.succeeds(), "", "what was done is a report, and reports go to stderr");
+    assert!(ran.err.contains("`notes`"), "{}", ran.err);
+    home.ize(&["init", "notes"]).fails(9, "exists already");
+    home.ize(&["init", "-p", "x", "y"]).fails(2, "-p");
+    for bad in ["", "a b", "../x", ".x", "67e55044-10b1-426f-9247-bb680e5fe0c8"] {
+        home.ize(&["init", bad]).fails(2, "cannot name a project");
+    }
+    home.ize(&["init", "work"]).succeeds();
+    let listed = home.ize(&["list"]);
+    let lines: Vec<_> = listed.succeeds().lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].starts_with("notes  ") && lines[0].ends_with("not mounted"), "{}", lines[0]);
+    assert!(lines[1].starts_with("work   "), "{}", lines[1]);
+    let json = home.ize(&["list", "--json", "-p", "work"]);
+    let object: Value = serde_json::from_str(json.succeeds()).unwrap();
+    assert_eq!(object["name"], "work");
+    assert_eq!(object["mounted"], Value::Array(vec![]));
+    assert_eq!(home.ize(&["list", "-p", object["id"].as_str().unwrap()]).succeeds().lines().count(), 1);
+    home.ize(&["list", "-p", "wrok"]).fails(3, "did you mean `work`?");
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_refused_in_words() {
+    let home = Home::new();
+    let output = home.command(&["init"]).arg(std::ffi::OsStr::from_bytes(b"a\xffb")).output().unwrap();
+    ran(output).fails(2, "cannot name a project");
+}
+
+#[test]
+fn flag_wins_over_variable_over_file_over_default() {
+    let home = Home::new();
+    let config = home.path().join(".config/ize");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("config.toml"), "central-dir = \"~/filed\"\n").unwrap();
+    let variable = || home.path().join("variable");
+    home.ize(&["init", "a"]).succeeds();
+    ran(home.command(&["init", "b"]).env("IZE_CENTRAL_DIR", variable()).output().unwrap()).succeeds();
+    ran(home.command(&["init", "c", "--central-dir", "flagged"]).env("IZE_CENTRAL_DIR", variable()).output().unwrap()).succeeds();
+    for (dir, name) in [("filed", "a"), ("variable", "b"), ("flagged", "c")] {
+        let listing = registry::list(&Central::new(home.path().join(dir))).unwrap();
+        assert_eq!(listing.projects.len(), 1, "{dir}");
+        assert_eq!(listing.projects[0].identity.name, name);
+    }
+    std::fs::write(config.join("config.toml"), "centraldir = \"~/filed\"\n").unwrap();
+    home.ize(&["list"]).fails(2, "did you mean `central-dir`?");
+    // What the file says is not needed here, and a broken file must not lock anybody out.
+    home.ize(&["--central-dir", "flagged", "list"]).succeeds();
+}
+
+#[test]
+fn with_json_an_error_is_one_object_on_stderr_also_when_the_words_are_wrong() {
+    let home = Home::new();
+    for (words, code, class) in [
+        (&["list", "--json", "-p", "nope"][..], 3, "not-found"),
+        (&["status", "--json"], 2, "usage"),
+        (&["status", "--json", "--nope"], 2, "usage"),
+        (&["list", "--json", "a"], 2, "usage"),
+    ] {
+        let ran = home.ize(words);
+        assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{words:?} {}", ran.err);
+        let object: Value = serde_json::from_str(&ran.err).unwrap();
+        assert_eq!(object["code"], code, "{words:?}");
+        assert_eq!(object["class"], class, "{words:?}");
+        assert!(object["message"].is_string() && object["hint"].is_string(), "{words:?} {object}");
+    }
+}
+
+#[test]
+fn a_project_that_cannot_be_read_is_damage_and_hides_no_other() {
+    let home = Home::new();
+    let broken = home.project("broken");
+    home.project("fine");
+    std::fs::write(broken.layout.identity(), "format = 1\n").unwrap();
+    let ran = home.ize(&["list"]);
+    assert_eq!(ran.code, 5, "{}", ran.err);
+    assert!(ran.out.starts_with("fine  ") && ran.err.contains("project.toml"), "{} {}", ran.out, ran.err);
+    std::fs::write(broken.layout.identity(), "format = 9\n").unwrap();
+    assert_eq!(home.ize(&["list"]).code, 9);
+}
+
+#[test]
+fn which_project_is_asked_where_nothing_says_it_and_no_daemon_is_ten() {
+    let home = Home::new();
+    home.project("notes");
+    home.ize(&["status"]).fails(2, "which project?");
+    home.ize(&["status", "nots"]).fails(3, "did you mean `notes`?");
+    home.ize(&["status", "-p", "nope"]).fails(3, "no project `nope`");
+    home.ize(&["status", "./notes"]).fails(3, "not inside a mount");
+    for verb in ["status", "sync", "commit"] {
+        home.ize(&[verb, "notes"]).fails(10, "no daemon has the project");
+        home.ize(&[verb, "-p", "notes"]).fails(10, "hint: ");
+    }
+    home.ize(&["unmount", "notes"]).fails(3, "`notes` is not mounted");
+}
+
+#[test]
+fn a_closed_stdout_ends_quietly_and_a_full_one_does_not() {
+    let home = Home::new();
+    for i in 0..50 {
+        home.project(&format!("p{i}"));
+    }
+    let mut child = home.command(&["list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""));
+
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = home.command(&["list"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    ran(output).fails(8, "cannot write to stdout");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(home.command(&["--help"]).stdout(full).output().unwrap().status.code(), Some(8));
+}
+
+#[test]
+fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
+    let home = Home::new();
+    let project = home.project("notes");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (lock, _) = Lock::acquire(&project.layout).unwrap();
+    let lock = Mutex::new(Some(lock));
+    let heard = Arc::clone(&asked);
+    let server = Server::start(&project.layout, rustix::process::geteuid().as_raw(), move |request: Request, _uid: u32| {
+        heard.lock().unwrap().push(request.clone());
+        match request {
+            Request::Status => Response::ok(StatusReport { project: "notes".into(), appended: Lsn(0x1a2f), ..StatusReport::default() }),
+            Request::Sync => Response::ok(serde_json::json!({ "durable": Lsn(0x1a2f) })),
+            Request::Commit(c) if c.message.as_deref() == Some("nothing") => Response::ok(CommitReport { versions: vec![] }),
+            Request::Commit(c) => Response::ok(CommitReport {
+                versions: vec![CommittedVersion {
+                    seq: VersionSeq(3),
+                    id: "00000000000000ab".into(),
+                    first: Lsn(1),
+                    last: Lsn(2),
+                    message: c.message.unwrap_or_default(),
+                }],
+            }),
+            Request::Unmount => {
+                drop(lock.lock().unwrap().take());
+                Response::ok(())
+            }
+            Request::Restore(_) | Request::Prune(_) => Error::new(Class::Full, "no room").into(),
+        }
+    })
+    .unwrap();
+    assert!(home.ize(&["status", "notes"]).succeeds().contains("appended @1a2f"));
+    let status: Value = serde_json::from_str(home.ize(&["status", "notes", "--json"]).succeeds()).unwrap();
+    assert_eq!(status["appended"], 0x1a2f);
+    let ran = home.ize(&["sync", "notes"]);
+    assert_eq!(ran.succeeds(), "");
+    assert!(ran.err.contains("durable through @1a2f"), "{}", ran.err);
+    assert_eq!(home.ize(&["commit", "notes", "-m", "a b"]).succeeds(), "00000000000000ab\n");
+    assert_eq!(home.ize(&["commit", "notes", "-m", "nothing"]).succeeds(), "");
+    let ran = home.ize(&["unmount", "notes"]);
+    ran.succeeds();
+    assert!(ran.err.contains("unmounted `notes`"), "{}", ran.err);
+    assert!(server.stop(Duration::from_secs(5)));
+    assert_eq!(asked.lock().unwrap().len(), 6);
+    home.ize(&["sync", "notes"]).fails(10, "no daemon");
+}
+
+/// The other process of the lock test below, which starts it; by itself it has nothing to say.
+#[test]
+fn helper_hold_the_lock() {
+    let Some(dir) = std::env::var_os("LOCK_TEST_PROJECT") else { return };
+    let project = Project::open(PathBuf::from(dir)).unwrap();
+    let (_lock, _) = Lock::acquire(&project.layout).unwrap();
+    let mut stdout = std::io::stdout();
+    stdout.write_all(b"\nheld\n").unwrap();
+    stdout.flush().unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_lock_keeps_another_process_out_until_it_is_killed_and_then_tells_of_it() {
+    let home = Home::new();
+    let project = home.project("notes");
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_hold_the_lock", "--nocapture"])
+        .env("LOCK_TEST_PROJECT", project.layout.dir())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    let mut stdout = other.stdout.take().unwrap();
+    let mut byte = [0];
+    while !said.ends_with(b"held\n") {
+        assert_eq!(stdout.read(&mut byte).unwrap(), 1, "the other process ended: {}", String::from_utf8_lossy(&said));
+        said.push(byte[0]);
+    }
+    let e = Lock::acquire(&project.layout).unwrap_err();
+    assert_eq!(e.class, Class::Busy);
+    assert!(e.message.contains(&format!("process {}", other.id())), "{e}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let (_lock, previous) = Lock::acquire(&project.layout).unwrap();
+    assert_eq!((previous.clean, previous.same_boot), (false, true));
+    assert_eq!(previous.holder.unwrap().pid, other.id());
+}
