@@ -3,6 +3,7 @@
 //! [`args`] is the tree of verbs and flags; [`grammar`] says which project and paths the words mean; [`when`] which moment; [`output`]
 //! writes; [`exit`] ends. One file a verb in [`verbs`].
 
+pub mod access;
 pub mod args;
 pub mod environment;
 pub mod exit;

@@ -181,6 +181,13 @@ pub fn name(bytes: &[u8]) -> String {
     out
 }
 
+/// A path as people read it.
+#[must_use]
+pub fn name_of(path: &std::path::Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    name(path.as_os_str().as_bytes())
+}
+
 /// A path in JSON: `key`, and `key_b64` with the bytes when they are not UTF-8 (`key` is then only a likeness).
 pub fn put_path(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     object.insert(key.into(), String::from_utf8_lossy(bytes).into());

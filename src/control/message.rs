@@ -132,6 +132,9 @@ pub struct StatusReport {
     pub versions: VersionSeq,
     /// Versions that Pijul has; `None` without Pijul.
     pub pijul: Option<VersionSeq>,
+    /// What went wrong last in the background (replay, Pijul), if it still does.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// Segments on disk.
     pub segments: u64,
     /// Bytes of the log.
@@ -178,6 +181,9 @@ pub struct CommittedVersion {
 /// Answer to [`Request::Restore`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
+    /// The moment, as the record after which the state was this.
+    #[serde(default)]
+    pub at: Lsn,
     /// What was done, or with `dry_run` would be, in order.
     pub actions: Vec<RestoreAction>,
 }
@@ -185,7 +191,7 @@ pub struct RestoreReport {
 /// One step of a restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreAction {
-    /// `create`, `replace`, `remove`, `attributes`.
+    /// `create`, `replace`, `write`, `attributes`, `remove`.
     pub what: String,
     /// On which path, from the project's root.
     pub path: PathBytes,
@@ -202,8 +208,14 @@ pub struct PruneReport {
     pub blob_bytes: u64,
     /// Bytes of log and payload left.
     pub left_bytes: u64,
-    /// Why what is left is left, where a limit asked for more.
+    /// Segments left.
+    #[serde(default)]
+    pub left_segments: u64,
+    /// Why what is left is left.
     pub kept_because: Option<String>,
+    /// When.
+    #[serde(default)]
+    pub at: Time,
 }
 
 /// A path as bytes: text where it is UTF-8, else `{"b64": ...}`.

@@ -11,8 +11,9 @@ pub mod pijul_index;
 pub mod prune;
 mod replay;
 pub mod restore;
+pub mod serve;
 pub mod states;
-mod status;
+pub mod status;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -48,6 +49,8 @@ pub struct Engine {
     lock: Mutex<Option<Lock>>,
     /// Why replay A does not get on, if it does not.
     replay_error: Arc<Mutex<Option<String>>>,
+    settings: Settings,
+    mounted: Mutex<serve::Mounted>,
 }
 
 /// Tells the threads to stop.
@@ -98,6 +101,8 @@ impl Engine {
             threads: Mutex::new(Vec::new()),
             lock: Mutex::new(Some(lock)),
             replay_error: Arc::new(Mutex::new(None)),
+            settings: settings.clone(),
+            mounted: Mutex::new(serve::Mounted::default()),
         });
         engine.start(settings)?;
         Ok(engine)
@@ -234,7 +239,7 @@ impl Engine {
             .to_owned(),
             path: PathBytes(s.path.clone()),
         };
-        Ok(RestoreReport { actions: outcome.steps.iter().map(action).collect() })
+        Ok(RestoreReport { at: then.applied(), actions: outcome.steps.iter().map(action).collect() })
     }
 
     /// Ends everything in order: the last group becomes a version, the log is sealed, Pijul is given what it lacks, the lock says clean.

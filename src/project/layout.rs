@@ -142,6 +142,12 @@ impl Layout {
         self.meta().join("last-recovery.json")
     }
 
+    /// Which Pijul change is which version; disposable.
+    #[must_use]
+    pub fn pijul_index(&self) -> PathBuf {
+        self.meta().join("pijul-index")
+    }
+
     /// The directories that make a project, parents first.
     #[must_use]
     pub fn directories(&self) -> [PathBuf; 4] {

@@ -4,6 +4,10 @@
 //! settings; [`identity`] is `meta/project.toml`; [`registry`] creates and finds projects; [`lock`] lets one daemon in; [`mounts`] says
 //! what the kernel has mounted.
 
+pub use config::Settings;
+pub use layout::Layout;
+pub use registry::Project;
+
 pub mod atomic;
 pub mod base64;
 pub mod config;

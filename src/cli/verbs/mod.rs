@@ -1,8 +1,16 @@
 //! One file a verb.
 
+pub mod cat;
 pub mod commit;
+pub mod history;
 pub mod init;
 pub mod list;
+#[cfg(feature = "fuse")]
+pub mod mount;
+pub mod restore;
 pub mod status;
 pub mod sync;
 pub mod unmount;
+pub mod wal_inspect;
+pub mod wal_prune;
+pub mod wal_verify;

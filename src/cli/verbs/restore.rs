@@ -9,7 +9,7 @@ use crate::cli::grammar::{self, Paths};
 use crate::cli::output;
 use crate::cli::session::Session;
 use crate::control::Request;
-use crate::control::message::{PathBytes, RestoreReport, RestoreRequest};
+use crate::control::message::{PathBytes, RestoreReport, RestoreRequest, When};
 use crate::error::Result;
 
 /// Brings paths back to what they were; first says what that does. It is itself recorded: `ize restore ... --at` the moment before
@@ -22,10 +22,8 @@ pub fn run(args: &RestoreArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(&words, Paths::Some)?;
     let at = session.when(&moment)?;
     let paths: Vec<PathBytes> = meant.paths.iter().map(|p| PathBytes(p.as_os_str().as_bytes().to_vec())).collect();
-    // What `now~1` means must not move between the preview and the restore: the daemon resolves it once more, so it is asked for in one go
-    // where no question has to be put.
-    let request = |dry_run| Request::Restore(RestoreRequest { paths: paths.clone(), at: at.clone(), dry_run });
-    let preview: RestoreReport = Access::open(&meant.project, session)?.ask(request(true))?;
+    let request = |at, dry_run| Request::Restore(RestoreRequest { paths: paths.clone(), at, dry_run });
+    let preview: RestoreReport = Access::open(&meant.project, session)?.ask(request(at, true))?;
     for action in &preview.actions {
         let path = if action.path.0.is_empty() { ".".to_owned() } else { output::name(&action.path.0) };
         session.out.line(&format!("{:10} {path}", action.what))?;
@@ -45,7 +43,8 @@ pub fn run(args: &RestoreArgs, session: &mut Session) -> Result<()> {
     } else if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
         output::confirm("Restore?", args.yes)?;
     }
-    let done: RestoreReport = Access::open(&meant.project, session)?.ask(request(false))?;
+    // What `now~1` means may have moved since the preview; the record has not.
+    let done: RestoreReport = Access::open(&meant.project, session)?.ask(request(When::Lsn(preview.at), false))?;
     output::report(&format!("restored: {} steps, recorded in the log; restore to the moment before to undo it", done.actions.len()));
     Ok(())
 }

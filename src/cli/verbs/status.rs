@@ -4,10 +4,11 @@ use crate::cli::args::StatusArgs;
 use crate::cli::grammar::Paths;
 use crate::cli::output::{self, Out};
 use crate::cli::session::Session;
-use crate::control::message::{Horizon, StatusReport};
+use crate::control::message::{Horizon, PathBytes, StatusReport};
 use crate::control::{Client, Request};
-use crate::error::Result;
-use crate::project::units;
+use crate::engine::status;
+use crate::error::{Class, Result};
+use crate::project::{Project, units};
 
 /// Says how a project stands and how far back its two horizons lie.
 ///
@@ -15,8 +16,20 @@ use crate::project::units;
 /// What the words mean, what the daemon answers, or that there is none.
 pub fn run(args: &StatusArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(args.word.as_slice(), Paths::Zero)?;
-    let report: StatusReport = Client::connect(&meant.project.layout)?.call(&Request::Status)?;
+    let report: StatusReport = match Client::connect(&meant.project.layout) {
+        Ok(mut daemon) => daemon.call(&Request::Status)?,
+        Err(e) if e.class == Class::DaemonGone => at_rest(&meant.project, session)?,
+        Err(e) => return Err(e),
+    };
     show(&mut session.out, &report, args.json)
+}
+
+/// A project that nobody has open: what is on disk. A mount whose daemon is dead is named.
+fn at_rest(project: &Project, session: &Session) -> Result<StatusReport> {
+    let mut report = status::at_rest(project)?;
+    let world = session.world()?;
+    report.mountpoint = world.mounts_of(project).next().map(|m| PathBytes::from(m.point.as_path()));
+    Ok(report)
 }
 
 /// Writes a report, for people or as one JSON object.
@@ -40,6 +53,9 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     row("mounted", mounted)?;
     if let Some(why) = &report.poisoned {
         row("POISONED", format!("{why}; writes answer EIO until it is mounted again"))?;
+    }
+    if let Some(why) = &report.last_error {
+        row("TROUBLE", why.clone())?;
     }
     row("log", format!("appended {}, durable {}, checkpoint {}", report.appended, report.durable, report.checkpoint))?;
     row("pending", format!("{} operations after the checkpoint", report.pending))?;
