@@ -1,3 +1,296 @@
-//! (being built)
+//! The file system: check, log, apply, answer; testable without a kernel.
+//!
+//! Every mutation goes through [`Writer::log`] under one lock: the record is appended first, then the interpreter applies it, so the order
+//! of records is the order of application. A check may refuse, the log may refuse; applying cannot fail. If it does all the same, log and
+//! tree no longer agree: the file system is *broken*, reads go on, and every later mutation answers EIO until the next mount recovers from
+//! the log. Reads plan under the lock and read outside of it.
 
+mod attrs;
+mod data;
+mod dirs;
+mod error;
 pub mod journal;
+mod names;
+#[doc(hidden)]
+pub mod testing;
+mod xattrs;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+pub use attrs::{SetAttributes, SetTime};
+pub use data::{OpenFlags, Written};
+pub use dirs::DirEntry;
+pub use error::FsError;
+pub use names::RenameFlags;
+pub use xattrs::PROJECT_XATTR;
+
+use crate::ids::{Ino, Lsn};
+use crate::op::{Forget, Operation, RenameMode};
+use crate::tree::{BlobRead, Tree};
+use journal::{Caller, Journal, Space};
+
+/// Result of an operation.
+pub type FsResult<T = ()> = Result<T, FsError>;
+
+/// Told when the daemon itself changes what the kernel may have cached. Call it without the lock held: the kernel may be waiting, with
+/// the directory locked, for an answer that needs the lock.
+pub trait Notify: Send + Sync {
+    /// Attributes and pages of the inode are no longer what the kernel was told.
+    fn inval_inode(&self, ino: Ino);
+    /// Only its attributes are.
+    fn inval_attributes(&self, ino: Ino);
+    /// What the name means is no longer what the kernel was told (also that nothing was there).
+    fn inval_entry(&self, dir: Ino, name: &[u8]);
+}
+
+/// How the kernel holds an inode: while either is above 0, an inode without a name stays.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    lookups: u64,
+    opens: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tree: Tree,
+    held: HashMap<Ino, Held>,
+}
+
+/// The file system over one tree and its log.
+pub struct Fs {
+    inner: Mutex<Inner>,
+    journal: Arc<dyn Journal>,
+    blobs: Arc<dyn BlobRead>,
+    /// What [`PROJECT_XATTR`] answers.
+    project: Vec<u8>,
+    broken: OnceLock<String>,
+    notify: RwLock<Option<Arc<dyn Notify>>>,
+}
+
+impl Fs {
+    /// A file system over `tree`, whose changes go to `journal`.
+    #[must_use]
+    pub fn new(tree: Tree, journal: Arc<dyn Journal>) -> Self {
+        let blobs = Arc::clone(tree.blobs());
+        Fs {
+            inner: Mutex::new(Inner { tree, held: HashMap::new() }),
+            journal,
+            blobs,
+            project: Vec::new(),
+            broken: OnceLock::new(),
+            notify: RwLock::new(None),
+        }
+    }
+
+    /// The same, with the bytes that [`PROJECT_XATTR`] of the root answers (the project's directory); empty bytes switch it off.
+    #[must_use]
+    pub fn with_project(mut self, directory: impl Into<Vec<u8>>) -> Self {
+        self.project = directory.into();
+        self
+    }
+
+    /// Locks the tree for reading and changing it from inside the daemon. Hold it shortly: every request of the kernel waits for it.
+    pub fn locked(&self) -> Writer<'_> {
+        let guard = self.inner.lock().unwrap_or_else(|poisoned| {
+            // Whoever panicked may have left half an operation in the tree.
+            self.mark_broken("a request stopped in the middle of a change");
+            PoisonError::into_inner(poisoned)
+        });
+        Writer { fs: self, guard }
+    }
+
+    /// Why nothing is changed any more, if that is so.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.broken.get().cloned()
+    }
+
+    /// Refuses every later mutation with EIO. The first reason is kept.
+    pub fn mark_broken(&self, why: impl Into<String>) {
+        let why = why.into();
+        if self.broken.set(why.clone()).is_ok() {
+            tracing::error!("the file system is stopped: {why}");
+        }
+    }
+
+    fn check_whole(&self) -> FsResult {
+        match self.broken.get() {
+            Some(why) => Err(FsError::Broken(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything answered so far durable; blocks.
+    ///
+    /// # Errors
+    /// As the log says.
+    pub fn sync(&self) -> FsResult {
+        self.check_whole()?;
+        Ok(self.journal.sync()?)
+    }
+
+    /// Space of the disk beneath, and an upper bound of the inodes in use.
+    #[must_use]
+    pub fn space(&self) -> (Space, u64) {
+        (self.journal.space(), self.locked().tree().inodes_used())
+    }
+
+    /// Sets who tells the kernel of changes that it did not ask for; `None` when the mount ends.
+    pub fn set_notify(&self, notify: Option<Arc<dyn Notify>>) {
+        *self.notify.write().unwrap_or_else(PoisonError::into_inner) = notify;
+    }
+
+    /// Who tells the kernel of changes that it did not ask for. Do not hold [`Fs::locked`] while calling it.
+    #[must_use]
+    pub fn notify(&self) -> Option<Arc<dyn Notify>> {
+        self.notify.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The kernel lets `count` lookups of the inode go.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        let mut writer = self.locked();
+        if let Some(held) = writer.guard.held.get_mut(&ino) {
+            held.lookups = held.lookups.saturating_sub(count);
+        }
+        writer.released(ino);
+    }
+
+    /// An open file or directory was closed for the last time.
+    pub fn release(&self, ino: Ino) {
+        let mut writer = self.locked();
+        if let Some(held) = writer.guard.held.get_mut(&ino) {
+            held.opens = held.opens.saturating_sub(1);
+        }
+        writer.released(ino);
+    }
+
+    /// The mount is gone: the kernel holds nothing any more, so inodes without a name go too.
+    pub fn end_session(&self) {
+        let mut writer = self.locked();
+        writer.guard.held.clear();
+        for ino in writer.guard.tree.orphans() {
+            writer.reap(ino);
+        }
+    }
+}
+
+impl std::fmt::Debug for Fs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fs").field("broken", &self.broken.get()).finish_non_exhaustive()
+    }
+}
+
+/// The lock over the tree, and the one way to change it.
+pub struct Writer<'a> {
+    fs: &'a Fs,
+    guard: MutexGuard<'a, Inner>,
+}
+
+impl Writer<'_> {
+    /// The tree. Change it through [`Writer::log`] only (rebasing onto a committed state is no change).
+    pub fn tree(&mut self) -> &mut Tree {
+        &mut self.guard.tree
+    }
+
+    /// Records an operation and applies it. `payload` holds the bytes of an inline write; `link` names the record that it is part of. The
+    /// operation must fit the tree (the caller checked); an inode that loses its last name and that nobody holds is forgotten with it.
+    ///
+    /// # Errors
+    /// As the log says; then nothing has happened. [`FsError::Broken`] when the tree could not follow the log.
+    pub fn log(&mut self, caller: &Caller, op: Operation, payload: Option<&[u8]>, link: Option<Lsn>) -> FsResult<Lsn> {
+        let loses_name = match &op {
+            Operation::Unlink(op) => Some(op.ino),
+            Operation::Rmdir(op) => Some(op.ino),
+            Operation::Rename(op) => match op.mode {
+                RenameMode::Replace(old) => Some(old),
+                RenameMode::Free | RenameMode::Exchange(_) => None,
+            },
+            _ => None,
+        };
+        let lsn = self.record(caller, op, payload, link)?;
+        if let Some(ino) = loses_name {
+            self.reap(ino);
+        }
+        Ok(lsn)
+    }
+
+    fn record(&mut self, caller: &Caller, op: Operation, payload: Option<&[u8]>, link: Option<Lsn>) -> FsResult<Lsn> {
+        self.fs.check_whole()?;
+        // What applying will look at is loaded before anything is recorded, so that an unreadable base refuses and does not break.
+        self.preload(&op)?;
+        let recorded = self.fs.journal.record(caller, op, payload, link)?;
+        match self.guard.tree.apply(recorded.lsn, &recorded.entry, recorded.payload) {
+            Ok(()) => Ok(recorded.lsn),
+            Err(e) => {
+                let why = e.to_string();
+                self.fs.mark_broken(why.clone());
+                Err(FsError::Broken(why))
+            }
+        }
+    }
+
+    fn preload(&mut self, op: &Operation) -> FsResult {
+        let tree = &mut self.guard.tree;
+        let (at, to) = op.names();
+        for (dir, _) in [at, to].into_iter().flatten() {
+            tree.dir(dir)?;
+        }
+        match op {
+            Operation::Create(_) | Operation::Mkdir(_) | Operation::Mknod(_) | Operation::Symlink(_) | Operation::Mark(_) => {}
+            Operation::Rmdir(op) => {
+                tree.dir(op.ino)?;
+            }
+            Operation::Rename(op) => {
+                tree.inode(op.ino)?;
+                if let RenameMode::Replace(other) | RenameMode::Exchange(other) = op.mode
+                    && tree.inode(other)?.kind == crate::versions::node::FileKind::Directory
+                {
+                    tree.dir(other)?;
+                }
+            }
+            Operation::Clone(op) => {
+                tree.inode(op.ino)?;
+                tree.read_plan(op.from, op.from_offset, op.len)?;
+            }
+            other => {
+                if let Some(ino) = other.ino() {
+                    tree.inode(ino)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_lookup(&mut self, ino: Ino) {
+        self.guard.held.entry(ino).or_default().lookups += 1;
+    }
+
+    fn hold_open(&mut self, ino: Ino) {
+        self.guard.held.entry(ino).or_default().opens += 1;
+    }
+
+    /// A count went down: drops the entry at zero, and the inode if it has no name.
+    fn released(&mut self, ino: Ino) {
+        if self.guard.held.get(&ino).is_some_and(|held| held.lookups == 0 && held.opens == 0) {
+            self.guard.held.remove(&ino);
+            self.reap(ino);
+        }
+    }
+
+    /// Forgets the inode if it has no name and nobody holds it. A failure leaves it to the end of the session or to recovery.
+    fn reap(&mut self, ino: Ino) {
+        let unnamed = self.guard.tree.peek(ino).is_some_and(|inode| inode.nlink == 0);
+        if unnamed && !self.guard.held.contains_key(&ino) {
+            let forget = Forget { ino };
+            if let Err(e) = self.record(&Caller::default(), forget.into(), None, None) {
+                tracing::debug!("inode {ino} is not forgotten yet: {e}");
+            }
+        }
+    }
+}

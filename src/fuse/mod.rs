@@ -1,1 +1,10 @@
-//! (being built)
+//! The kernel's side: the adapter between FUSE requests and [`crate::fs`], mounting and unmounting, and the background process.
+
+mod adapter;
+pub mod daemon;
+pub mod mount;
+mod options;
+mod sync_queue;
+
+pub use mount::{Mounted, mounts, prepare, serve, unmount};
+pub use options::MountOptions;

@@ -1,0 +1,2 @@
+use super::testing::memory_fs;
+use super::*;
