@@ -10,6 +10,8 @@ pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
 mod replay;
+#[cfg(test)]
+mod tests;
 pub mod restore;
 pub mod serve;
 pub mod states;
@@ -224,7 +226,11 @@ impl Engine {
             restore::carry_out(&mut writer, &mut then, steps, paths, caller)?
         };
         drop(writer);
-        self.core.fs.forget_cached(&outcome.inodes, &outcome.entries);
+        // Only now: the kernel may ask for the tree while it forgets.
+        if let Some(notify) = self.core.fs.notify() {
+            outcome.entries.iter().for_each(|(dir, name)| notify.inval_entry(*dir, name));
+            outcome.inodes.iter().for_each(|ino| notify.inval_inode(*ino));
+        }
         if outcome.marker.is_some() {
             self.core.sync()?;
         }

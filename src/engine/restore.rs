@@ -279,7 +279,6 @@ pub fn carry_out(
         run.step(step)?;
     }
     let mut outcome = run.outcome;
-    writer.reap(caller)?;
     outcome.steps = steps;
     Ok(outcome)
 }

@@ -1,0 +1,292 @@
+//! The store over a simulated disk: whatever happens, what comes back is an exact prefix that holds everything synced; versions cover the
+//! log without gap or overlap; every version is the state that was there at its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::prelude::*;
+
+use super::core::{Core, CoreOptions};
+use super::group::GroupLimits;
+use super::states::Store;
+use crate::control::message::When;
+use crate::fs::journal::Caller;
+use crate::fs::{Fs, SetAttributes};
+use crate::ids::{Ino, Lsn, StoreId, VersionSeq};
+use crate::op::{Mark, Marker};
+use crate::project::Layout;
+use crate::storage::sim::SimDisk;
+use crate::tree::testing::{all_inodes, dump};
+use crate::versions::node::FileKind;
+
+const STORE: StoreId = StoreId([7; 16]);
+
+fn options(clean: bool, same_boot: bool) -> CoreOptions {
+    // Small segments, so that rolling, sealing and pruning happen in short histories.
+    CoreOptions { store: STORE, owner: (0, 0), clean, same_boot, segment_size: 64 << 10, limits: GroupLimits { inodes: 6, ..GroupLimits::default() } }
+}
+
+fn open(disk: &SimDisk, clean: bool, same_boot: bool) -> crate::error::Result<Core> {
+    Core::open(disk.shared(), Layout::new("/p"), &options(clean, same_boot))
+}
+
+type Dump = BTreeMap<Vec<u8>, String>;
+
+fn look(fs: &Fs) -> Dump {
+    dump(fs.locked().tree())
+}
+
+/// What a history has shown so far.
+#[derive(Default)]
+struct Seen {
+    /// The tree after each answered request, with the last record then.
+    states: Vec<(Lsn, Dump)>,
+    /// Index of the state that was reported durable last.
+    durable: usize,
+}
+
+/// One random request of a program, an order to the store, or time going by. Errors end the history.
+fn step(core: &Core, rng: &mut StdRng, seen: &mut Seen) -> Result<(), String> {
+    let fs = &core.fs;
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let (dir, file, any) = {
+        let mut writer = fs.locked();
+        let all = all_inodes(writer.tree());
+        let pick = |kind: FileKind, rng: &mut StdRng| all.iter().filter(|(_, k)| *k == kind).map(|(i, _)| *i).choose(rng);
+        (pick(FileKind::Directory, rng).unwrap_or(Ino::ROOT), pick(FileKind::File, rng), all[rng.random_range(0..all.len())].0)
+    };
+    let name = format!("n{}", rng.random_range(0..8)).into_bytes();
+    let refused = |e: crate::fs::FsError| match e.errno() {
+        libc::EIO | libc::ENOSPC => Err(e.to_string()),
+        _ => Ok(()),
+    };
+    let before = fs.locked().tree().applied();
+    let done = match rng.random_range(0..30) {
+        0..=5 => fs.create(&caller, dir, &name, 0o644, true).map(drop),
+        6 => fs.mkdir(&caller, dir, &name, 0o755).map(drop),
+        7 => fs.symlink(&caller, dir, &name, b"target").map(drop),
+        8 => file.map_or(Ok(()), |f| fs.link(&caller, f, dir, &name).map(drop)),
+        9 | 10 => fs.unlink(&caller, dir, &name),
+        11 => fs.rmdir(&caller, dir, &name),
+        12 | 13 => {
+            let to = format!("n{}", rng.random_range(0..8)).into_bytes();
+            fs.rename(&caller, (dir, &name), (dir, &to), crate::fs::RenameFlags::default())
+        }
+        14..=19 => match file {
+            Some(file) => {
+                let len = if rng.random_bool(0.2) { rng.random_range(65_536..150_000) } else { rng.random_range(1..9000) };
+                let mut bytes = vec![0; len];
+                rng.fill_bytes(&mut bytes);
+                fs.write(&caller, file, rng.random_range(0..5000), &bytes, false).map(drop)
+            }
+            None => Ok(()),
+        },
+        20 => file.map_or(Ok(()), |f| {
+            let set = SetAttributes { size: Some(rng.random_range(0..100_000)), ..SetAttributes::default() };
+            fs.setattr(&caller, f, &set).map(drop)
+        }),
+        21 => fs.setattr(&caller, any, &SetAttributes { mode: Some(rng.random_range(0..0o777)), ..SetAttributes::default() }).map(drop),
+        22 => fs.setxattr(&caller, any, b"user.k", b"value", 0),
+        23 | 24 => {
+            core.sync().map_err(|e| e.to_string())?;
+            seen.durable = seen.states.len() - 1;
+            return Ok(());
+        }
+        25 | 26 => {
+            let message = rng.random_bool(0.3).then(|| "said".to_owned());
+            let marked = fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message } }.into(), None, None);
+            if let Err(e) = marked {
+                return Err(e.to_string());
+            }
+            core.replay(true).map_err(|e| e.to_string())?;
+            seen.durable = seen.states.len() - 1;
+            return Ok(());
+        }
+        27 => return core.log.seal().map(drop).map_err(|e| e.to_string()),
+        28 => return core.replay(false).map(drop).map_err(|e| e.to_string()),
+        29 => return core.prune(None, Some(0), false).map(drop).map_err(|e| e.to_string()),
+        _ => Ok(()),
+    };
+    done.or_else(refused)?;
+    let after = fs.locked().tree().applied();
+    if after > before {
+        seen.states.push((after, look(fs)));
+    }
+    Ok(())
+}
+
+/// Runs a history on a fresh disk until its end or until the disk dies.
+fn run(seed: u64, steps: usize, disk: &SimDisk) -> Seen {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut seen = Seen::default();
+    // Before anything there is an empty directory.
+    seen.states.push((Lsn::ZERO, Dump::new()));
+    let Ok(core) = open(disk, false, true) else { return seen };
+    seen.states.push((core.fs.locked().tree().applied(), look(&core.fs)));
+    for _ in 0..steps {
+        if step(&core, &mut rng, &mut seen).is_err() {
+            break;
+        }
+    }
+    seen
+}
+
+/// Recovers what a crash left and compares it with what the history had shown.
+fn check(disk: &SimDisk, same_boot: bool, seen: &Seen, at_least: usize, story: &str) {
+    let core = open(disk, false, same_boot).unwrap_or_else(|e| panic!("{story}: a healthy store is refused: {e}"));
+    let found = look(&core.fs);
+    // A request that was recorded but not answered may be there: then the history's last state is missing, not wrong.
+    let index = seen.states.iter().rposition(|(_, state)| *state == found);
+    let unanswered = core.recovery.last > seen.states.last().map_or(Lsn::ZERO, |s| s.0);
+    match index {
+        Some(index) => assert!(index >= at_least, "{story}: state {index} came back, {at_least} was durable"),
+        None => assert!(unanswered || seen.states.len() == 1, "{story}: what came back is no prefix"),
+    }
+    // The store goes on from there, and closes and opens again as it was.
+    let caller = Caller::default();
+    core.fs.create(&caller, Ino::ROOT, b"after", 0o600, true).unwrap_or_else(|e| panic!("{story}: {e}"));
+    let expected = look(&core.fs);
+    core.close().unwrap_or_else(|e| panic!("{story}: {e}"));
+    drop(core);
+    let core = open(disk, true, true).unwrap_or_else(|e| panic!("{story}: {e}"));
+    assert_eq!(look(&core.fs), expected, "{story}: closing and opening changed something");
+    let history = core.history();
+    let mut next = Lsn(1);
+    for version in history.versions.iter() {
+        let version = version.unwrap_or_else(|e| panic!("{story}: {e}"));
+        assert_eq!(version.first, next, "{story}: versions cover the log without gap or overlap");
+        next = version.last.next();
+    }
+}
+
+fn histories(default: u64) -> u64 {
+    std::env::var("IZE_TEST_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// A power cut at every storage call of random histories: an exact prefix comes back that holds everything reported durable.
+#[test]
+fn a_power_cut_at_any_storage_call_leaves_a_prefix_that_holds_everything_synced() {
+    let (histories, mut crashes) = (histories(6), 0);
+    for seed in 0..histories {
+        let whole = SimDisk::new();
+        run(seed, 40, &whole);
+        for call in 1..=whole.calls() {
+            let disk = SimDisk::new();
+            disk.crash_at_call(call);
+            let seen = run(seed, 40, &disk);
+            let after = disk.crash(seed * 1000 + call);
+            check(&after, false, &seen, seen.durable, &format!("seed {seed}, call {call}"));
+            crashes += 1;
+        }
+    }
+    println!("{crashes} power cuts in {histories} histories");
+}
+
+/// The death of the process alone loses nothing that was answered.
+#[test]
+fn killing_the_process_at_any_storage_call_loses_nothing_that_was_answered() {
+    for seed in 0..histories(6) {
+        let whole = SimDisk::new();
+        run(seed, 30, &whole);
+        for call in 1..=whole.calls() {
+            let disk = SimDisk::new();
+            disk.crash_at_call(call);
+            let seen = run(seed, 30, &disk);
+            let last = seen.states.len() - 1;
+            check(&disk.kill(), true, &seen, last, &format!("seed {seed}, call {call}"));
+        }
+    }
+}
+
+/// Each version, read back through the store as `ize cat` does, is the state at its end; so is every single operation while the log holds
+/// it; and a restore to any of them brings exactly that back.
+#[test]
+fn every_version_is_read_back_and_restored_as_it_was() {
+    for seed in 0..4 {
+        let disk = SimDisk::new();
+        let layout = Layout::new("/p");
+        let core = open(&disk, false, true).unwrap();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut seen = Seen { states: vec![(core.fs.locked().tree().applied(), look(&core.fs))], durable: 0 };
+        for _ in 0..120 {
+            step(&core, &mut rng, &mut seen).unwrap();
+        }
+        core.replay(true).unwrap();
+        let by_lsn: BTreeMap<Lsn, &Dump> = seen.states.iter().map(|(lsn, dump)| (*lsn, dump)).collect();
+        let state_at = |lsn: Lsn| by_lsn.range(..=lsn).next_back().map(|(_, d)| (*d).clone());
+        let store = Store::open_on(disk.shared(), &layout, STORE).unwrap();
+        let count = store.checkpoint().version.0;
+        assert!(count > 3, "too few versions to say anything");
+        for seq in 1..=count {
+            let version = store.versions().get(VersionSeq(seq)).unwrap().unwrap();
+            let expected = state_at(version.last).unwrap();
+            assert_eq!(dump(&mut store.state_of(&version).unwrap()), expected, "seed {seed}, version {seq}");
+            let id = version.id(STORE).to_string();
+            assert_eq!(dump(&mut store.resolve(&When::Id(id)).unwrap()), expected);
+        }
+        let oldest = store.oldest_in_log().unwrap().unwrap();
+        for (lsn, expected) in by_lsn.iter().filter(|(lsn, _)| **lsn >= oldest) {
+            if let Ok(mut tree) = store.resolve(&When::Lsn(*lsn)) {
+                assert_eq!(&dump(&mut tree), *expected, "seed {seed}, {lsn}");
+            }
+        }
+        for seq in (1..=count).rev() {
+            let version = store.versions().get(VersionSeq(seq)).unwrap().unwrap();
+            let mut then = store.state_of(&version).unwrap();
+            let paths = [Vec::new()];
+            let mut writer = core.fs.locked();
+            let steps = super::restore::plan(writer.tree(), &mut then, &paths).unwrap();
+            super::restore::carry_out(&mut writer, &mut then, steps, &paths, &Caller::default()).unwrap();
+            assert!(super::restore::plan(writer.tree(), &mut then, &paths).unwrap().is_empty(), "seed {seed}: restored, and still different");
+            assert_eq!(content(writer.tree()), content(&mut then), "seed {seed}, version {seq}");
+        }
+        core.replay(true).unwrap();
+        core.close().unwrap();
+    }
+}
+
+/// Path to what a restore brings back: kind, mode, owner, mtime, size, bytes, xattrs, and which paths are one file.
+fn content(tree: &mut crate::tree::Tree) -> Dump {
+    let mut out = Dump::new();
+    let paths: Vec<Vec<u8>> = dump(tree).into_keys().collect();
+    let mut first: std::collections::HashMap<Ino, Vec<u8>> = std::collections::HashMap::new();
+    for path in paths {
+        let ino = tree.resolve(&path).unwrap().unwrap();
+        let inode = tree.inode(ino).unwrap();
+        let (a, kind) = (inode.attrs.clone(), inode.kind);
+        // The root's own time moves with the restore's record of ownership only; everything below must be equal.
+        let text = format!("{kind:?} {:o} {} {} {:?} {} {:?}", a.mode, a.uid, a.gid, a.mtime, inode.size, inode.xattrs);
+        let bytes = if matches!(kind, FileKind::File | FileKind::Symlink) { tree.read_all(ino).unwrap() } else { Vec::new() };
+        let group = first.entry(ino).or_insert_with(|| path.clone()).clone();
+        out.insert(path, format!("{text} {} {}", crate::ids::BlobId::of(&bytes), String::from_utf8_lossy(&group)));
+    }
+    out
+}
+
+/// A full disk is an error, nothing more: what was answered stays, and when there is room again the store goes on.
+#[test]
+fn a_full_disk_loses_nothing() {
+    for seed in 0..10 {
+        let disk = SimDisk::new();
+        let core = open(&disk, false, true).unwrap();
+        disk.set_capacity(Some(disk.used() + 300_000));
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut seen = Seen { states: vec![(core.fs.locked().tree().applied(), look(&core.fs))], durable: 0 };
+        let mut failures = 0;
+        for _ in 0..200 {
+            failures += u32::from(step(&core, &mut rng, &mut seen).is_err());
+        }
+        assert!(failures > 0, "the disk never was full");
+        let expected = look(&core.fs);
+        disk.set_capacity(None);
+        if core.log.poisoned().is_none() && core.fs.broken().is_none() {
+            core.fs.create(&Caller::default(), Ino::ROOT, b"room again", 0o600, true).unwrap();
+            core.fs.unlink(&Caller::default(), Ino::ROOT, b"room again").unwrap();
+            core.replay(true).unwrap();
+        }
+        drop(core);
+        let core = open(&disk.kill(), false, true).unwrap();
+        let found: Vec<Vec<u8>> = look(&core.fs).into_keys().collect();
+        assert_eq!(found, expected.into_keys().collect::<Vec<_>>(), "seed {seed}");
+    }
+}
