@@ -6,6 +6,8 @@
 
 mod codec;
 mod process;
+#[cfg(test)]
+mod tests;
 
 pub use codec::{DecodeError, Decoded, KIND_MARK, KIND_OPTIONAL, KIND_PROCESS, decode, encode, kind_name};
 pub use process::{ProcessCache, ProcessKey, ProcessRecord};
