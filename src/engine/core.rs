@@ -21,7 +21,7 @@ use crate::storage::Storage;
 use crate::tree::{BlobRead, LogBytes, Tree};
 use crate::versions::checkpoint::{self, Checkpoint};
 use crate::versions::version_log::{self, VersionLog};
-use crate::wal::{self, Log, LogOptions, Record, RecoveryInput, Segment};
+use crate::wal::{self, Log, Record, RecoveryInput, Segment};
 
 /// What opening a store needs to know.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ impl Core {
         )?;
         let sync_blobs = {
             let blobs = Arc::clone(&blobs);
-            Box::new(move || blobs.sync().map_err(std::io::Error::other)) as wal::BeforeSync
+            Box::new(move || blobs.sync().map_err(std::io::Error::other)) as wal::SyncHook
         };
         let mut verify = |record: &Record<'_>| -> std::io::Result<bool> {
             match decode(record.kind, record.version, record.body) {
@@ -137,7 +137,7 @@ impl Core {
                     Some((id, _)) => match blobs.verify(&id) {
                         blobs::BlobState::Sound => Ok(true),
                         blobs::BlobState::Missing | blobs::BlobState::Damaged(_) => Ok(false),
-                        blobs::BlobState::Io(e) => Err(std::io::Error::other(e)),
+                        blobs::BlobState::Unreadable(e) => Err(std::io::Error::other(e)),
                     },
                     None => Ok(true),
                 },
@@ -153,7 +153,7 @@ impl Core {
             before_sync: Some(sync_blobs),
             verify: &mut verify,
         };
-        let log_options = LogOptions { segment_size: options.segment_size, ..LogOptions::default() };
+        let log_options = wal::Options { segment_size: options.segment_size, ..wal::Options::default() };
         let (log, report) = Log::recover(Arc::clone(&storage), layout.wal(), store, input, log_options)?;
         let log = Arc::new(log);
 

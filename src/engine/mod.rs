@@ -1,6 +1,7 @@
 //! A project held open for writing: the store ([`core`]), the project's lock, and the threads that make it last: timed sync, replay A,
 //! replay B. The daemon holds one; commands on a project that is not mounted hold one for a moment.
 
+mod adapters;
 pub mod core;
 mod feeder;
 pub mod group;
@@ -92,7 +93,7 @@ impl Engine {
             segment_size: settings.segment_size,
             limits,
         };
-        let core = Arc::new(Core::open(Arc::new(Disk::new()), project.layout.clone(), &options)?);
+        let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
         write_recovery(&core)?;
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
         let engine = Arc::new(Self {
@@ -128,7 +129,7 @@ impl Engine {
         threads.push(thread("ize-sync", move || {
             while !bell.sleep(interval) {
                 // A failure poisons the log, which status and every later write report.
-                if core.log.needs_sync()
+                if core.log.unsynced_bytes() > 0
                     && let Err(e) = core.sync()
                 {
                     tracing::error!("timed sync: {e}");

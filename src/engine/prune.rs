@@ -11,7 +11,8 @@ use crate::ids::{BlobId, Lsn, SegmentId, Time};
 use crate::tree::{BlobRead, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
-use crate::wal::{self, Bounds, Limits};
+use crate::wal::prune::Limits;
+use crate::wal::{self, Bounds};
 
 /// What a prune did, or with a dry run would do.
 #[derive(Clone, Debug, Default)]

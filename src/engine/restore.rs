@@ -147,7 +147,8 @@ impl Planner<'_> {
                 }
                 let size = self.then.inode(then)?.size;
                 let mut touched = false;
-                match self.then.inode(then)?.kind {
+                let kind = self.then.inode(then)?.kind;
+                match kind {
                     FileKind::Directory => touched = self.compare_children(path, then, now)?,
                     FileKind::File if !same_bytes(self.then, then, self.now, now)? => {
                         self.step(Action::Write, path, size);

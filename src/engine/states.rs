@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// Damage or I/O errors.
     pub fn open(layout: &Layout, id: StoreId) -> Result<Self> {
-        Self::open_on(Arc::new(Disk::new()), layout, id)
+        Self::open_on(Disk::shared(), layout, id)
     }
 
     /// The same on any disk.

@@ -80,7 +80,7 @@ fn first_version(versions: &VersionLog) -> Result<Option<Horizon>> {
 /// I/O errors, damage.
 pub fn at_rest(project: &Project) -> Result<StatusReport> {
     let store = super::states::Store::open(&project.layout, project.identity.id)?;
-    let storage = crate::storage::Disk::new();
+    let storage = crate::storage::Disk;
     let checkpoint = store.checkpoint();
     let (mut pending, mut operations_since, mut appended) = (0, None, checkpoint.lsn);
     let end = for_each_item(&storage, &project.layout, project.identity.id, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {

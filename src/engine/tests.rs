@@ -2,7 +2,6 @@
 //! log without gap or overlap; every version is the state that was there at its end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rand::prelude::*;
 

@@ -220,6 +220,14 @@ impl Writer<'_> {
         Ok(lsn)
     }
 
+    /// Stores the bytes of a large write; the operation that names them must be logged under the same lock.
+    ///
+    /// # Errors
+    /// As the blob store says.
+    pub fn put_blob(&self, bytes: &[u8]) -> FsResult<crate::ids::BlobId> {
+        Ok(self.fs.journal.put_blob(bytes)?)
+    }
+
     fn record(&mut self, caller: &Caller, op: Operation, payload: Option<&[u8]>, link: Option<Lsn>) -> FsResult<Lsn> {
         self.fs.check_whole()?;
         // What applying will look at is loaded before anything is recorded, so that an unreadable base refuses and does not break.

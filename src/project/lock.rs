@@ -149,7 +149,9 @@ pub fn held_by(layout: &Layout) -> Result<Option<Option<Holder>>> {
     }
 }
 
-fn busy(layout: &Layout, holder: Option<&Holder>) -> Error {
+/// The error that names who has the project open.
+#[must_use]
+pub fn busy(layout: &Layout, holder: Option<&Holder>) -> Error {
     let who = match holder {
         Some(h) if h.host == host() => format!("process {}", h.pid),
         Some(h) => format!("process {} on {}", h.pid, h.host),

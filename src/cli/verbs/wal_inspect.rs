@@ -50,7 +50,7 @@ pub(super) fn target(word: Option<&std::ffi::OsStr>, session: &Session) -> Resul
                     return Ok(Target { only, ..of_project(&project)? });
                 }
             }
-            let storage = Disk::new();
+            let storage = Disk;
             let first = storage
                 .list(&dir)
                 .map_err(|e| Error::io(format!("cannot list {}", dir.display()), e))?
@@ -67,7 +67,7 @@ pub(super) fn target(word: Option<&std::ffi::OsStr>, session: &Session) -> Resul
 
 fn of_project(project: &Project) -> Result<Target> {
     let (layout, store) = (project.layout.clone(), project.identity.id);
-    let checkpoint = checkpoint::read(&Disk::new(), &layout.checkpoint(), store)?;
+    let checkpoint = checkpoint::read(&Disk, &layout.checkpoint(), store)?;
     let bounds = checkpoint.map_or(Bounds::default(), |c| Bounds { checkpoint: c.lsn, floor: c.floor });
     Ok(Target { dir: layout.wal(), store, bounds, layout: Some(layout), only: None })
 }
@@ -88,7 +88,7 @@ fn read_header(storage: &Disk, file: &Path, id: SegmentId) -> Result<Header> {
 /// What the word means; damage and I/O errors after what could be read was shown.
 pub fn run(args: &WalInspectArgs, session: &mut Session) -> Result<()> {
     let target = target(args.word.as_deref(), session)?;
-    let storage = Disk::new();
+    let storage = Disk;
     let mut records: Vec<Shown> = Vec::new();
     let mut names = Names::new(&target);
     let scan = wal::scan::walk(&storage, &target.dir, target.store, target.bounds, &mut |record, segment| {

@@ -19,7 +19,7 @@ use crate::wal::scan::{Finding, Verdict};
 /// What the word means; `TornTail`, `Damage` or `Io` by the worst finding.
 pub fn run(args: &WalVerifyArgs, session: &mut Session) -> Result<()> {
     let target = super::wal_inspect::target(args.word.as_deref(), session)?;
-    let storage = std::sync::Arc::new(Disk::new());
+    let storage = std::sync::Arc::new(Disk);
     // Opened after the first look at the log would miss blobs put since: so it is refreshed when one is missing.
     let blobs = match &target.layout {
         Some(layout) => Some(Blobs::open(storage.clone(), layout.blobs(), target.store, OpenMode::ReadOnly)?.0),
@@ -58,7 +58,7 @@ pub fn run(args: &WalVerifyArgs, session: &mut Session) -> Result<()> {
             BlobState::Sound => {}
             BlobState::Missing => wrong(Verdict::Damage, format!("blob {id}, which it names, is missing")),
             BlobState::Damaged(e) => wrong(Verdict::Damage, format!("blob {id}, which it names, is damaged: {e}")),
-            BlobState::Io(e) => wrong(Verdict::IoError, format!("blob {id}, which it names, cannot be read: {e}")),
+            BlobState::Unreadable(e) => wrong(Verdict::IoError, format!("blob {id}, which it names, cannot be read: {e}")),
         }
         Ok(())
     })?;

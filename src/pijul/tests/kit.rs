@@ -73,6 +73,7 @@ pub(super) fn item(thing: &Thing) -> Item {
         xattrs: thing.xattrs.clone(),
         nlink: 1,
         size: if thing.kind == FileKind::File { thing.bytes.len() as u64 } else { 0 },
+        allocated: 0,
         content: match thing.kind {
             FileKind::Symlink => Content::Target(thing.bytes.clone()),
             FileKind::File => Content::PieceList(BlobId::of(b"")),
