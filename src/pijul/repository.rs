@@ -106,19 +106,23 @@ impl Repository {
     pub fn open_or_create(project_dir: &Path, store: StoreId, owner: Owner) -> Result<Self> {
         let dir = project_dir.join(libpijul::DOT_DIR);
         let (pristine_dir, changes_dir) = (dir.join("pristine"), dir.join("changes"));
-        let fresh = !pristine_dir.join("db").exists();
         for d in [&dir, &pristine_dir, &changes_dir] {
             fs::create_dir_all(d).doing(|| format!("cannot create `{}`", d.display()))?;
         }
         let guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let pristine = guarded("opening the pristine", || {
-            Pristine::new_with_size(pristine_dir.join("db"), PRISTINE_SIZE).map_err(|e| match e {
-                SanakirjaError::PristineLocked => {
-                    Error::new(Class::Busy, format!("`{}` is held by another process", dir.display())).hint("wait for it to end")
-                }
-                e => refused("cannot open the pristine")(e),
-            })
-        })?;
+        let db = pristine_dir.join("db");
+        if !db.exists() {
+            // Born under another name: libpijul takes a file that is there, and cut short by a crash, for a finished one.
+            let unborn = pristine_dir.join("db.new");
+            remove(&unborn)?;
+            create_channel(&open_pristine(&unborn)?)?;
+            fs::File::open(&unborn).and_then(|f| f.sync_all()).doing(|| format!("cannot sync `{}`", unborn.display()))?;
+            fs::rename(&unborn, &db).doing(|| format!("cannot rename `{}`", unborn.display()))?;
+            for d in [project_dir, &dir, &pristine_dir] {
+                sync_dir(d)?;
+            }
+        }
+        let pristine = open_pristine(&db)?;
         let changes = ChangeFiles::new(changes_dir);
         let repository = Self {
             dir,
@@ -129,38 +133,21 @@ impl Repository {
             #[cfg(test)]
             refuse_text: false,
         };
-        repository.prepare()?;
-        drop(guard);
-        if fresh {
-            for d in [project_dir, &repository.dir, &pristine_dir] {
-                sync_dir(d)?;
-            }
+        if repository.dir.join(MARKER).exists() {
+            repository.sweep()?;
         }
+        drop(guard);
         Ok(repository)
     }
 
-    /// The channel exists and is current; leftovers of a crash are gone.
-    fn prepare(&self) -> Result<()> {
-        let marker = self.dir.join(MARKER);
-        let crashed = marker.exists();
-        guarded("preparing the repository", || {
-            let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
-            let missing = txn.read().load_channel(channel_name()?).map_err(refused("cannot read the channels"))?.is_none();
-            if missing {
-                let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot create the channel"))?;
-                drop(channel);
-                txn.write().set_current_channel(CHANNEL).map_err(refused("cannot set the channel"))?;
-            }
-            if crashed {
-                self.sweep(&txn)?;
-            }
-            if missing { txn.commit().map_err(refused("cannot commit")) } else { Ok(()) }
-        })?;
-        if crashed { remove(&marker) } else { Ok(()) }
+    /// Removes half-written change files, and change files of ours that the pristine does not know.
+    fn sweep(&self) -> Result<()> {
+        // A write transaction, so that no client is in the middle of a pull.
+        guarded("sweeping", || self.sweep_in(&self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?))?;
+        remove(&self.dir.join(MARKER))
     }
 
-    /// Removes half-written change files, and change files of ours that the pristine does not know. Held under the write lock.
-    fn sweep(&self, txn: &ArcTxn<MutTxn0>) -> Result<()> {
+    fn sweep_in(&self, txn: &ArcTxn<MutTxn0>) -> Result<()> {
         let read = |dir: &Path| -> Result<Vec<fs::DirEntry>> {
             let entries = fs::read_dir(dir).and_then(Iterator::collect);
             entries.doing(|| format!("cannot read `{}`", dir.display()))
@@ -359,6 +346,28 @@ impl Repository {
 
 fn channel_name() -> Result<SmallString> {
     CHANNEL.parse().map_err(refused("cannot name the channel"))
+}
+
+fn open_pristine(path: &Path) -> Result<Pristine> {
+    guarded("opening the pristine", || {
+        Pristine::new_with_size(path, PRISTINE_SIZE).map_err(|e| match e {
+            SanakirjaError::PristineLocked => {
+                Error::new(Class::Busy, format!("`{}` is held by another process", path.display())).hint("wait for it to end")
+            }
+            e => refused("cannot open the pristine")(e),
+        })
+    })
+}
+
+/// Creates the channel everything is recorded on, and makes it the current one.
+fn create_channel(pristine: &Pristine) -> Result<()> {
+    guarded("creating the channel", || {
+        let txn = pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
+        let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot create the channel"))?;
+        drop(channel);
+        txn.write().set_current_channel(CHANNEL).map_err(refused("cannot set the channel"))?;
+        txn.commit().map_err(refused("cannot commit"))
+    })
 }
 
 fn foreign(hash: &Hash) -> Error {
