@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +18,15 @@ use crate::pijul::apply::{apply, refused};
 use crate::pijul::header::{self, Coverage};
 use crate::pijul::plan::plan;
 use crate::pijul::store::{ChangeFiles, TMP_PREFIX};
-use crate::pijul::{VersionInput, names};
+use crate::pijul::{TEXT_MAX, TreeChange, VersionInput, names};
 
 /// The channel everything is recorded on.
 const CHANNEL: &str = "main";
 /// Address space of the pristine. Larger than it ever gets: an idle open pristine that must grow beside another writing process destroys
 /// the database. The file is sparse.
 const PRISTINE_SIZE: u64 = 1 << 30;
+/// Bytes of disk space free inside the pristine at the least when a transaction begins.
+const RESERVE: u64 = 4 << 20;
 /// There while a transaction is open; found at opening, it says that a crash may have left files behind.
 const MARKER: &str = "ize-recording";
 
@@ -265,6 +268,7 @@ impl Repository {
         let mut at = 0;
         let done = guarded("recording", || {
             fs::write(&marker, b"").doing(|| format!("cannot create `{}`", marker.display()))?;
+            reserve(&self.dir.join("pristine").join("db"), versions)?;
             let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
             let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot open the channel"))?;
             let mut outcomes = Vec::with_capacity(versions.len());
@@ -346,6 +350,30 @@ impl Repository {
 
 fn channel_name() -> Result<SmallString> {
     CHANNEL.parse().map_err(refused("cannot name the channel"))
+}
+
+/// Takes disk space for what these versions may add to the pristine, before they do: it is written through a mapping of a sparse file, and
+/// there a full disk is a SIGBUS, not an error.
+fn reserve(db: &Path, versions: &[VersionInput]) -> Result<()> {
+    // Of text, all of which may be lines of their own; of paths, each with its rows in a dozen trees.
+    let text = |c: &TreeChange| c.new.as_ref().map_or(0, |i| i.node.size).min(TEXT_MAX);
+    let changes = versions.iter().flat_map(|v| &v.changes);
+    let want = changes.fold(RESERVE, |sum, c| sum.saturating_add(64 << 10).saturating_add(text(c).saturating_mul(2)));
+    let doing = || format!("cannot reserve space for `{}`", db.display());
+    let file = fs::OpenOptions::new().read(true).write(true).open(db).doing(doing)?;
+    // The first free byte stands at offset 8 of each of the two root pages (little endian); one of them is current.
+    let mut used = 0;
+    for page in [0, 4096] {
+        let mut field = [0; 8];
+        file.read_exact_at(&mut field, page + 8).doing(doing)?;
+        used = used.max(u64::from_le_bytes(field));
+    }
+    let (size, want) = (file.metadata().doing(doing)?.len(), used.saturating_add(want));
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, want.min(size)) {
+        // A file system that cannot reserve.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(Error::io(doing(), e.into())),
+    }
 }
 
 fn open_pristine(path: &Path) -> Result<Pristine> {
