@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +18,15 @@ use crate::pijul::apply::{apply, refused};
 use crate::pijul::header::{self, Coverage};
 use crate::pijul::plan::plan;
 use crate::pijul::store::{ChangeFiles, TMP_PREFIX};
-use crate::pijul::{VersionInput, names};
+use crate::pijul::{TEXT_MAX, TreeChange, VersionInput, names};
 
 /// The channel everything is recorded on.
 const CHANNEL: &str = "main";
 /// Address space of the pristine. Larger than it ever gets: an idle open pristine that must grow beside another writing process destroys
 /// the database. The file is sparse.
 const PRISTINE_SIZE: u64 = 1 << 30;
+/// Bytes of disk space free inside the pristine at the least when a transaction begins.
+const RESERVE: u64 = 4 << 20;
 /// There while a transaction is open; found at opening, it says that a crash may have left files behind.
 const MARKER: &str = "ize-recording";
 
@@ -106,19 +109,23 @@ impl Repository {
     pub fn open_or_create(project_dir: &Path, store: StoreId, owner: Owner) -> Result<Self> {
         let dir = project_dir.join(libpijul::DOT_DIR);
         let (pristine_dir, changes_dir) = (dir.join("pristine"), dir.join("changes"));
-        let fresh = !pristine_dir.join("db").exists();
         for d in [&dir, &pristine_dir, &changes_dir] {
             fs::create_dir_all(d).doing(|| format!("cannot create `{}`", d.display()))?;
         }
         let guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let pristine = guarded("opening the pristine", || {
-            Pristine::new_with_size(pristine_dir.join("db"), PRISTINE_SIZE).map_err(|e| match e {
-                SanakirjaError::PristineLocked => {
-                    Error::new(Class::Busy, format!("`{}` is held by another process", dir.display())).hint("wait for it to end")
-                }
-                e => refused("cannot open the pristine")(e),
-            })
-        })?;
+        let db = pristine_dir.join("db");
+        if !db.exists() {
+            // Born under another name: libpijul takes a file that is there, and cut short by a crash, for a finished one.
+            let unborn = pristine_dir.join("db.new");
+            remove(&unborn)?;
+            create_channel(&open_pristine(&unborn)?)?;
+            fs::File::open(&unborn).and_then(|f| f.sync_all()).doing(|| format!("cannot sync `{}`", unborn.display()))?;
+            fs::rename(&unborn, &db).doing(|| format!("cannot rename `{}`", unborn.display()))?;
+            for d in [project_dir, &dir, &pristine_dir] {
+                sync_dir(d)?;
+            }
+        }
+        let pristine = open_pristine(&db)?;
         let changes = ChangeFiles::new(changes_dir);
         let repository = Self {
             dir,
@@ -129,38 +136,21 @@ impl Repository {
             #[cfg(test)]
             refuse_text: false,
         };
-        repository.prepare()?;
-        drop(guard);
-        if fresh {
-            for d in [project_dir, &repository.dir, &pristine_dir] {
-                sync_dir(d)?;
-            }
+        if repository.dir.join(MARKER).exists() {
+            repository.sweep()?;
         }
+        drop(guard);
         Ok(repository)
     }
 
-    /// The channel exists and is current; leftovers of a crash are gone.
-    fn prepare(&self) -> Result<()> {
-        let marker = self.dir.join(MARKER);
-        let crashed = marker.exists();
-        guarded("preparing the repository", || {
-            let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
-            let missing = txn.read().load_channel(channel_name()?).map_err(refused("cannot read the channels"))?.is_none();
-            if missing {
-                let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot create the channel"))?;
-                drop(channel);
-                txn.write().set_current_channel(CHANNEL).map_err(refused("cannot set the channel"))?;
-            }
-            if crashed {
-                self.sweep(&txn)?;
-            }
-            if missing { txn.commit().map_err(refused("cannot commit")) } else { Ok(()) }
-        })?;
-        if crashed { remove(&marker) } else { Ok(()) }
+    /// Removes half-written change files, and change files of ours that the pristine does not know.
+    fn sweep(&self) -> Result<()> {
+        // A write transaction, so that no client is in the middle of a pull.
+        guarded("sweeping", || self.sweep_in(&self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?))?;
+        remove(&self.dir.join(MARKER))
     }
 
-    /// Removes half-written change files, and change files of ours that the pristine does not know. Held under the write lock.
-    fn sweep(&self, txn: &ArcTxn<MutTxn0>) -> Result<()> {
+    fn sweep_in(&self, txn: &ArcTxn<MutTxn0>) -> Result<()> {
         let read = |dir: &Path| -> Result<Vec<fs::DirEntry>> {
             let entries = fs::read_dir(dir).and_then(Iterator::collect);
             entries.doing(|| format!("cannot read `{}`", dir.display()))
@@ -278,6 +268,7 @@ impl Repository {
         let mut at = 0;
         let done = guarded("recording", || {
             fs::write(&marker, b"").doing(|| format!("cannot create `{}`", marker.display()))?;
+            reserve(&self.dir.join("pristine").join("db"), versions)?;
             let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
             let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot open the channel"))?;
             let mut outcomes = Vec::with_capacity(versions.len());
@@ -359,6 +350,52 @@ impl Repository {
 
 fn channel_name() -> Result<SmallString> {
     CHANNEL.parse().map_err(refused("cannot name the channel"))
+}
+
+/// Takes disk space for what these versions may add to the pristine, before they do: it is written through a mapping of a sparse file, and
+/// there a full disk is a SIGBUS, not an error.
+fn reserve(db: &Path, versions: &[VersionInput]) -> Result<()> {
+    // Of text, all of which may be lines of their own; of paths, each with its rows in a dozen trees.
+    let text = |c: &TreeChange| c.new.as_ref().map_or(0, |i| i.node.size).min(TEXT_MAX);
+    let changes = versions.iter().flat_map(|v| &v.changes);
+    let want = changes.fold(RESERVE, |sum, c| sum.saturating_add(64 << 10).saturating_add(text(c).saturating_mul(2)));
+    let doing = || format!("cannot reserve space for `{}`", db.display());
+    let file = fs::OpenOptions::new().read(true).write(true).open(db).doing(doing)?;
+    // The first free byte stands at offset 8 of each of the two root pages (little endian); one of them is current.
+    let mut used = 0;
+    for page in [0, 4096] {
+        let mut field = [0; 8];
+        file.read_exact_at(&mut field, page + 8).doing(doing)?;
+        used = used.max(u64::from_le_bytes(field));
+    }
+    let (size, want) = (file.metadata().doing(doing)?.len(), used.saturating_add(want));
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, want.min(size)) {
+        // A file system that cannot reserve.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(Error::io(doing(), e.into())),
+    }
+}
+
+fn open_pristine(path: &Path) -> Result<Pristine> {
+    guarded("opening the pristine", || {
+        Pristine::new_with_size(path, PRISTINE_SIZE).map_err(|e| match e {
+            SanakirjaError::PristineLocked => {
+                Error::new(Class::Busy, format!("`{}` is held by another process", path.display())).hint("wait for it to end")
+            }
+            e => refused("cannot open the pristine")(e),
+        })
+    })
+}
+
+/// Creates the channel everything is recorded on, and makes it the current one.
+fn create_channel(pristine: &Pristine) -> Result<()> {
+    guarded("creating the channel", || {
+        let txn = pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
+        let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot create the channel"))?;
+        drop(channel);
+        txn.write().set_current_channel(CHANNEL).map_err(refused("cannot set the channel"))?;
+        txn.commit().map_err(refused("cannot commit"))
+    })
 }
 
 fn foreign(hash: &Hash) -> Error {

@@ -82,6 +82,20 @@ fn a_version_that_libpijul_refuses_is_recorded_as_manifests() {
 }
 
 #[test]
+fn the_pristine_has_its_disk_space_before_it_is_written() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let mut b = Bench::new();
+    b.step(tree([("a", file("1\n".repeat(100_000)))]), &[]);
+    let db = std::fs::File::open(b.project().join(".pijul/pristine/db")).unwrap();
+    let mut field = [0; 8];
+    db.read_exact_at(&mut field, 8).unwrap();
+    let used = u64::from_le_bytes(field);
+    assert!(used > 8192 && used < 100 << 20, "no longer the offset of the first free byte: {used}");
+    let there = db.metadata().unwrap().blocks() * 512;
+    assert!(there >= used.min(64 << 20) + (2 << 20) && there < used + (16 << 20), "{there} bytes for {used}");
+}
+
+#[test]
 fn everyday_commands_of_the_client_work() {
     let mut b = Bench::new();
     b.step(tree([("a", file("1\n2\n")), ("run", Thing { mode: 0o755, ..file("x\n") }), ("d", dir()), ("bin", file(b"\0"))]), &[]);

@@ -105,8 +105,8 @@ pub(super) fn changes(old: &Tree, new: &Tree, renames: &[(Vec<u8>, Vec<u8>)]) ->
     for path in old.keys() {
         let now = carried(path, renames).unwrap_or_else(|| path.clone());
         let kept = new.get(&now).is_some_and(|t| (t.kind == FileKind::Directory) == (old[path].kind == FileKind::Directory));
-        // A path that is not carried is overwritten by what is renamed onto it.
-        if kept && (carried(path, renames).is_some() || !targets.contains(&now)) {
+        // What is not renamed itself is overwritten by what is renamed onto it.
+        if kept && (renames.iter().any(|(from, _)| from == path) || !targets.contains(&now)) {
             origin.insert(now, path.clone());
         } else if !new.contains_key(path) || carried(path, renames).is_some() {
             out.push(TreeChange { path: path.clone(), from: None, old: Some(item(&old[path])), new: None });
