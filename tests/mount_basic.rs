@@ -197,10 +197,8 @@ fn attributes_are_kept_and_privileges_go_with_the_content() {
     for script in ["echo y >>\"$0\"", ": >\"$0\"", "truncate -s 9 \"$0\""] {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o6777)).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o6777);
-        let status = Command::new("setpriv")
-            .args(["--reuid", "1234", "--regid", "1234", "--clear-groups", "sh", "-c", script])
-            .arg(&file)
-            .status();
+        let status =
+            Command::new("setpriv").args(["--reuid", "1234", "--regid", "1234", "--clear-groups", "sh", "-c", script]).arg(&file).status();
         let Ok(status) = status else { break };
         assert!(status.success(), "{script}");
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o777, "{script}");

@@ -84,11 +84,7 @@ impl Fs {
         }
         self.check_whole()?;
         // The blob is hashed and stored before the lock is taken; should the write be refused after all, the sweep takes it.
-        let data = if bytes.len() >= BLOB_THRESHOLD {
-            Data::Blob { id: self.journal.put_blob(bytes)?, len }
-        } else {
-            Data::Inline(len)
-        };
+        let data = if bytes.len() >= BLOB_THRESHOLD { Data::Blob { id: self.journal.put_blob(bytes)?, len } } else { Data::Inline(len) };
         let mut writer = self.locked();
         let inode = writer.guard.tree.inode(ino)?;
         match inode.kind {
@@ -188,8 +184,7 @@ impl Fs {
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
             return Err(FsError::Invalid);
         }
-        let mode_after =
-            if super::attrs::may_keep_privileges(caller) { None } else { without_privileges(target.kind, target.attrs.mode) };
+        let mode_after = if super::attrs::may_keep_privileges(caller) { None } else { without_privileges(target.kind, target.attrs.mode) };
         let size_after = target.size.max(end);
         let op = CloneRange { from: from.0, from_offset: from.1, ino: to.0, offset: to.1, len, size_after, mode_after };
         writer.log(caller, op.into(), None, None)?;

@@ -298,10 +298,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((ino(parent), name.as_bytes()), (ino(new_parent), new_name.as_bytes()));
-        send_empty(
-            reply,
-            self.run("rename", |fs| fs.rename(&caller(request), from, to, fs::RenameFlags::from_bits(flags.bits())?)),
-        );
+        send_empty(reply, self.run("rename", |fs| fs.rename(&caller(request), from, to, fs::RenameFlags::from_bits(flags.bits())?)));
     }
 
     fn link(&self, request: &Request, number: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
@@ -367,16 +364,7 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn release(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        _: FileHandle,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
+    fn release(&self, _: &Request, number: INodeNo, _: FileHandle, _: OpenFlags, _: Option<LockOwner>, _flush: bool, reply: ReplyEmpty) {
         send_empty(
             reply,
             self.run("release", |fs| {

@@ -6,5 +6,5 @@ pub mod mount;
 mod options;
 mod sync_queue;
 
-pub use mount::{Mounted, mounts, prepare, serve, unmount};
+pub use mount::{Ended, MountEntry, Mounted, is_stale, mounts, prepare, serve, unmount};
 pub use options::MountOptions;

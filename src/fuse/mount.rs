@@ -100,6 +100,13 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Is there a mount whose daemon is gone? stat(2) does not tell, because the kernel answers it from what it was told before; statfs(2) is
+/// never answered from memory.
+#[must_use]
+pub fn is_stale(mountpoint: &Path) -> bool {
+    matches!(rustix::fs::statfs(mountpoint), Err(Errno::NOTCONN))
+}
+
 /// Makes a mount point ready: detaches a mount whose daemon was killed, creates the directory if it is missing, and refuses what would go
 /// wrong. `store` is the project's directory; gives the absolute mount point.
 ///
@@ -108,18 +115,19 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
 /// or lies inside, above or at the store; [`Class::Io`].
 pub fn prepare(mountpoint: &Path, store: &Path, over: bool) -> Result<PathBuf> {
     let shown = mountpoint.display().to_string();
-    match fs::metadata(mountpoint) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            let at = absolute(mountpoint).doing(|| format!("cannot find {shown}"))?;
-            tracing::warn!("detaching {shown}, whose daemon is gone");
-            detach(&at, true).doing(|| format!("cannot detach {shown}, whose daemon is gone"))?;
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir(mountpoint).doing(|| format!("cannot create the mount point {shown}"))?;
-        }
-        Err(_) | Ok(_) => {}
+    if fs::symlink_metadata(mountpoint).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        fs::create_dir(mountpoint).doing(|| format!("cannot create the mount point {shown}"))?;
     }
     let at = absolute(mountpoint).doing(|| format!("cannot find {shown}"))?;
+    // Several may lie on each other.
+    while is_stale(&at) {
+        if !mounts()?.iter().any(|m| m.mountpoint == at) {
+            return Err(Error::new(Class::Refused, format!("{shown} holds a mount of something else, whose daemon is gone"))
+                .hint(format!("`umount -l {shown}` detaches it")));
+        }
+        tracing::warn!("detaching {shown}, whose daemon is gone");
+        detach(&at, true).doing(|| format!("cannot detach {shown}, whose daemon is gone"))?;
+    }
     let meta = fs::metadata(&at).doing(|| format!("cannot look at {shown}"))?;
     if !meta.is_dir() {
         return Err(Error::new(Class::Refused, format!("{shown} is not a directory")).hint("name a directory to mount on"));
@@ -422,9 +430,7 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0u8; 1];
-    rustix::io::retry_on_intr(|| {
-        recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
+    rustix::io::retry_on_intr(|| recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC))?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
             return Ok(descriptors.next());
@@ -453,12 +459,9 @@ mod tests {
         let inside = store.join("wal/deep");
         fs::create_dir_all(&inside).unwrap();
         std::os::unix::fs::symlink(&store, dir.path().join("alias")).unwrap();
-        for (at, relation) in [
-            (inside.as_path(), "lies in"),
-            (store.as_path(), "is the"),
-            (dir.path(), "lies above"),
-            (&dir.path().join("alias"), "is the"),
-        ] {
+        for (at, relation) in
+            [(inside.as_path(), "lies in"), (store.as_path(), "is the"), (dir.path(), "lies above"), (&dir.path().join("alias"), "is the")]
+        {
             let error = prepare(at, &store, true).unwrap_err();
             assert_eq!(error.class, Class::Refused, "{at:?}");
             assert!(error.message.contains(relation), "{}", error.message);
@@ -482,6 +485,29 @@ mod tests {
         assert_eq!(prepare(&dir.path().join("a"), store.path(), true).unwrap_err().class, Class::Refused);
         let made = prepare(&dir.path().join("new"), store.path(), false).unwrap();
         assert!(made.is_absolute() && made.is_dir());
+    }
+
+    #[test]
+    fn the_setuid_helper_hands_the_device_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = MountOptions::parse(["ro,noexec"]).unwrap();
+        let device = match mount_as_user("a,b", dir.path(), &options) {
+            Ok(device) => device,
+            Err(e) if is_root() && Path::new("/usr/bin/fusermount3").exists() => panic!("{e}"),
+            Err(_) => return,
+        };
+        let at = fs::canonicalize(dir.path().parent().unwrap()).unwrap().join(dir.path().file_name().unwrap());
+        let table = fs::read_to_string("/proc/mounts").unwrap();
+        let line = table.lines().find(|l| l.contains(at.to_str().unwrap())).unwrap().to_owned();
+        // The daemon is gone: the mount is stale, and the next one makes it ready again.
+        drop(device);
+        assert_eq!(fs::metadata(&at).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+        let store = tempfile::tempdir().unwrap();
+        let ready = prepare(dir.path(), store.path(), false);
+        let _ = detach(&at, true);
+        assert!(line.starts_with("ize:a,b ") && line.contains(" fuse.ize ro,") && line.contains("default_permissions"), "{line}");
+        assert!(line.contains("noexec") && line.contains("nosuid"), "{line}");
+        assert_eq!(ready.unwrap(), at);
     }
 
     #[test]

@@ -1,0 +1,118 @@
+//! A serving process and its ends: signals, kill -9, a request that panics. Runs `examples/memory_mount.rs`.
+#![cfg(feature = "fuse")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ize::fuse::{is_stale, prepare, unmount};
+
+struct Daemon {
+    child: Child,
+    _errors: BufReader<std::process::ChildStderr>,
+    dir: PathBuf,
+    temp: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// `None` where nothing can be mounted or the example was not built (`cargo test --test mount_process` alone does not build it).
+    fn start() -> Option<Daemon> {
+        let exe = std::env::current_exe().unwrap();
+        let example = exe.parent().unwrap().parent().unwrap().join("examples/memory_mount");
+        if !example.exists() || fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
+            eprintln!("skipped: no example binary or no /dev/fuse");
+            return None;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("mnt");
+        fs::create_dir(&dir).unwrap();
+        let mut child = Command::new(example).arg(&dir).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        errors.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Some(Daemon { child, _errors: errors, dir, temp })
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    fn ends_within(&mut self, limit: Duration) -> std::process::ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < limit, "still running after {limit:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).stderr(Stdio::null()).status();
+    }
+}
+
+fn is_mounted(dir: &Path) -> bool {
+    ize::fuse::mounts().unwrap().iter().any(|m| m.mountpoint == dir)
+}
+
+#[test]
+fn a_signal_unmounts_and_ends_the_process_in_order() {
+    for name in ["-TERM", "-INT", "-HUP"] {
+        let Some(mut daemon) = Daemon::start() else { return };
+        fs::write(daemon.dir.join("f"), b"x").unwrap();
+        daemon.signal(name);
+        assert!(daemon.ends_within(Duration::from_secs(5)).success(), "{name}");
+        assert!(!is_mounted(&daemon.dir));
+    }
+}
+
+#[test]
+fn a_signal_detaches_a_mount_in_use_and_serves_open_files_until_they_are_closed() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    let mut file = fs::File::create(daemon.dir.join("f")).unwrap();
+    daemon.signal("-TERM");
+    let begun = Instant::now();
+    while is_mounted(&daemon.dir) {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::io::Write::write_all(&mut file, b"still served").unwrap();
+    assert!(daemon.child.try_wait().unwrap().is_none());
+    drop(file);
+    assert!(daemon.ends_within(Duration::from_secs(5)).success());
+}
+
+#[test]
+fn umount_ends_the_process_and_leaves_what_is_mounted_there_next() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    // The directory beneath is a mount too; the end of the session must not take it away.
+    unmount(&daemon.dir, false).unwrap();
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&daemon.dir).status().unwrap().success());
+    assert!(daemon.ends_within(Duration::from_secs(5)).success());
+    fs::write(daemon.dir.join("f"), b"on the tmpfs").unwrap();
+    let table = fs::read_to_string("/proc/mounts").unwrap();
+    assert!(table.lines().any(|l| l.starts_with("none ") && l.contains(daemon.dir.to_str().unwrap())), "the tmpfs is gone");
+}
+
+#[test]
+fn a_mount_left_by_a_killed_daemon_is_noticed_and_detached() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(is_stale(&daemon.dir));
+    let store = daemon.temp.path().join("store");
+    fs::create_dir(&store).unwrap();
+    prepare(&daemon.dir, &store, false).unwrap();
+    assert!(!is_stale(&daemon.dir));
+    assert!(!is_mounted(&daemon.dir));
+}
