@@ -364,3 +364,18 @@ fn what_the_documentation_says_of_settings_and_exit_codes_is_so() {
         assert!(text.contains(&row), "{row}");
     }
 }
+
+#[test]
+fn a_slip_in_the_settings_of_a_project_is_named_and_hides_nothing() {
+    let home = Home::new();
+    let project = home.project("notes");
+    let path = project.layout.identity();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}\n[settings.log]\nsync-interva = \"2s\"\n")).unwrap();
+    assert!(home.ize(&["list"]).succeeds().starts_with("notes  "));
+    let project = Project::open(project.layout.dir()).unwrap();
+    let layer = (project.identity.settings.as_slice(), path.as_path());
+    let e = Settings::resolve(&UserConfig::default(), layer, &|_| None, &[]).unwrap_err();
+    assert_eq!(e.class, Class::Usage);
+    assert!(e.message.contains("project.toml") && e.hint.unwrap().contains("`log.sync-interval`"), "{}", e.message);
+}

@@ -267,8 +267,8 @@ pub struct WalVerifyArgs {
     after_help = "Examples:\n  ize wal prune notes --dry-run\n  ize wal prune --max-age 7d --max-size 4GiB\n  ize wal prune --max-size 0"
 )]
 pub struct WalPruneArgs {
-    /// The project, or a path in its mount [default: that of the current directory]
-    #[arg(value_name = "PROJECT")]
+    /// A project, a path in its mount, or its directory [default: the project of the current directory]
+    #[arg(value_name = "PROJECT|DIR")]
     pub word: Option<OsString>,
     /// Drop what is older: 7d, 12h, 30m [default: prune.max-age]
     #[arg(long, value_name = "AGE", value_parser = units::duration)]
