@@ -9,10 +9,11 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ize::control::message::{CommitReport, CommittedVersion, StatusReport};
+use ize::control::message::{CommitReport, CommittedVersion, StatusReport, class_name};
 use ize::control::{Request, Response, Server};
 use ize::error::{Class, Error};
 use ize::ids::{Lsn, VersionSeq};
+use ize::project::config::{self, KEYS, Settings, UserConfig};
 use ize::project::layout::Central;
 use ize::project::lock::Lock;
 use ize::project::registry::{self, Project};
@@ -300,4 +301,81 @@ fn a_lock_keeps_another_process_out_until_it_is_killed_and_then_tells_of_it() {
     let (_lock, previous) = Lock::acquire(&project.layout).unwrap();
     assert_eq!((previous.clean, previous.same_boot), (false, true));
     assert_eq!(previous.holder.unwrap().pid, other.id());
+}
+
+#[test]
+fn another_user_is_refused_even_where_the_modes_would_let_them_in() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    let home = Home::new();
+    let project = home.project("notes");
+    let me = rustix::process::geteuid().as_raw();
+    // Root is let in everywhere, so root becomes nobody, and anybody else is told that the project is their neighbour's.
+    let owner = if me == 0 { 0 } else { me + 1 };
+    let _server = Server::start(&project.layout, owner, |_: Request, uid: u32| Response::ok(uid)).unwrap();
+    let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let all = project.layout.control_socket();
+    all.ancestors().take_while(|p| p.starts_with(home.path())).for_each(open);
+    open(&project.layout.identity());
+    let binary = home.path().join("ize");
+    std::fs::copy(env!("CARGO_BIN_EXE_ize"), &binary).unwrap();
+    let mut command = Command::new(binary);
+    command.args(["sync", "notes"]).env_clear().env("HOME", home.path()).current_dir("/").stdin(Stdio::null());
+    if me == 0 {
+        command.uid(65534).gid(65534);
+    }
+    ran(command.output().unwrap()).fails(9, "belongs to user");
+}
+
+#[test]
+fn what_the_documentation_says_of_settings_and_exit_codes_is_so() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md")).unwrap();
+    let toml = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("ize")).unwrap();
+    std::fs::write(home.path().join("ize/config.toml"), toml).unwrap();
+    let env = |n: &str| match n {
+        "XDG_CONFIG_HOME" => Some(home.path().into()),
+        "HOME" => Some("/home/ann".into()),
+        _ => None,
+    };
+    let user = UserConfig::load(&env).unwrap();
+    assert_eq!(user.settings.len(), KEYS.len(), "each setting is shown");
+    assert_eq!(user.central_dir.as_deref(), Some(Path::new("/home/ann/.local/share/ize")));
+    assert_eq!(Settings::resolve(&user, (&[], Path::new("p")), &|_| None, &[]).unwrap(), Settings::default());
+    for (key, _) in KEYS {
+        assert!(text.contains(&format!("| `{key}` | `{}` |", config::variable(key))), "{key}");
+    }
+    let classes = [
+        Class::Failed,
+        Class::Usage,
+        Class::NotFound,
+        Class::TornTail,
+        Class::Damage,
+        Class::Io,
+        Class::Busy,
+        Class::Full,
+        Class::Refused,
+        Class::DaemonGone,
+    ];
+    for class in classes {
+        let row = format!("| {} | `{}` |", ize::cli::exit::code(class), class_name(class));
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn a_slip_in_the_settings_of_a_project_is_named_and_hides_nothing() {
+    let home = Home::new();
+    let project = home.project("notes");
+    let path = project.layout.identity();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}\n[settings.log]\nsync-interva = \"2s\"\n")).unwrap();
+    assert!(home.ize(&["list"]).succeeds().starts_with("notes  "));
+    let project = Project::open(project.layout.dir()).unwrap();
+    let layer = (project.identity.settings.as_slice(), path.as_path());
+    let e = Settings::resolve(&UserConfig::default(), layer, &|_| None, &[]).unwrap_err();
+    assert_eq!(e.class, Class::Usage);
+    assert!(e.message.contains("project.toml") && e.hint.unwrap().contains("`log.sync-interval`"), "{}", e.message);
 }

@@ -26,12 +26,13 @@ pub struct Args {
     pub verb: Verb,
 }
 
+// Paragraphs are single lines: clap breaks them where the terminal ends.
 const WORDS: &str = "\
-Where a verb takes words, a first word that names a project is the project; it may be left out inside
-a mount, and wherever a path inside a mount is given. -p NAME always wins, ./NAME is always a path.
+Where a verb takes words, a first word that names a project is the project; it may be left out inside a mount, and wherever a path \
+inside a mount is given. -p NAME always wins, ./NAME is always a path.
 
-Exit codes: 0 ok, 1 failed or no match or differs, 2 usage, 3 not found, 4 torn tail, 5 damage,
-6 I/O error, 7 busy or locked, 8 full or quota, 9 refused or needs --yes, 10 daemon gone.";
+Exit codes: 0 ok, 1 failed or no match or differs, 2 usage, 3 not found, 4 torn tail, 5 damage, 6 I/O error, 7 busy or locked, 8 full \
+or quota, 9 refused or needs --yes, 10 daemon gone.";
 
 /// Flags that every verb takes.
 #[derive(Debug, Clone, Default, Group)]
@@ -218,8 +219,8 @@ pub struct HistoryArgs {
 }
 
 const MOMENTS: &str = "\
-WHEN is an LSN (@1a2f), a change id or the start of one, now, now~3 (three versions back), a time
-(2026-01-02 15:04, RFC 3339, yesterday) or a distance (2h ago).";
+WHEN is an LSN (@1a2f), a change id or the start of one, now, now~3 (three versions back), a time (2026-01-02 15:04, RFC 3339, \
+yesterday) or a distance (2h ago).";
 
 /// `ize cat`.
 #[derive(Debug, Group)]
@@ -293,8 +294,8 @@ pub struct WalVerifyArgs {
     after_help = "Examples:\n  ize wal prune notes --dry-run\n  ize wal prune --max-age 7d --max-size 4GiB\n  ize wal prune --max-size 0"
 )]
 pub struct WalPruneArgs {
-    /// The project, or a path in its mount [default: that of the current directory]
-    #[arg(value_name = "PROJECT")]
+    /// A project, a path in its mount, or its directory [default: the project of the current directory]
+    #[arg(value_name = "PROJECT|DIR")]
     pub word: Option<OsString>,
     /// Drop what is older: 7d, 12h, 30m [default: prune.max-age]
     #[arg(long, value_name = "AGE", value_parser = units::duration)]

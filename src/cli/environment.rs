@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::grammar::{Environment, Named, Place};
 use crate::error::Result;
-use crate::project::layout::Central;
+use crate::project::layout::{Central, Layout};
 use crate::project::mounts::{Mount, Mounts};
 use crate::project::registry::{self, Project};
 
@@ -74,6 +74,10 @@ impl Environment for World {
     fn exists(&self, path: &Path) -> bool {
         // What cannot be looked at (a dead mount, a closed directory) may well be there.
         !matches!(std::fs::symlink_metadata(path), Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
+    }
+
+    fn is_project_dir(&self, path: &Path) -> bool {
+        Layout::new(path).identity().is_file()
     }
 
     fn canonical(&self, path: &Path) -> Option<PathBuf> {

@@ -36,6 +36,8 @@ pub trait Environment {
     fn mount_of(&self, path: &Path) -> Option<Place>;
     /// True when something has this name now (symlinks are not followed).
     fn exists(&self, path: &Path) -> bool;
+    /// True when the directory holds a project, wherever it is.
+    fn is_project_dir(&self, path: &Path) -> bool;
     /// The path with symlinks followed; `None` when there is no such thing.
     fn canonical(&self, path: &Path) -> Option<PathBuf>;
 }
@@ -125,7 +127,7 @@ pub fn target(env: &dyn Environment, flag: Option<&OsStr>, words: &[OsString], p
     Err(Error::new(Class::Usage, format!("this takes {wanted}, {n} given")).hint("the first word may name a project; see --help"))
 }
 
-/// Finds the log that `word` means: a project, a path inside a mount, a directory of segments or one segment.
+/// Finds the log that `word` means: a project, a path inside a mount, a project's directory, a directory of segments or one segment.
 ///
 /// # Errors
 /// As [`target`].
@@ -141,6 +143,9 @@ pub fn log_target(env: &dyn Environment, flag: Option<&OsStr>, word: Option<&OsS
     let path = clean(&current_dir(env)?.join(word));
     if let Some((place, _)) = enter(env, &path) {
         return dir_of(place).map(LogTarget::Project);
+    }
+    if env.is_project_dir(&path) {
+        return Ok(LogTarget::Project(path));
     }
     if env.exists(&path) {
         return Ok(LogTarget::Path(path));

@@ -65,6 +65,9 @@ impl Environment for World {
         assert!(!path.starts_with("/dead"), "a dead mount must not be looked at");
         EXISTING.iter().any(|p| path == Path::new(p))
     }
+    fn is_project_dir(&self, path: &Path) -> bool {
+        path == Path::new("/c/work")
+    }
     fn canonical(&self, path: &Path) -> Option<PathBuf> {
         match path.to_str()? {
             "/home/ann/link" => Some("/mnt/n".into()),
@@ -208,6 +211,9 @@ fn a_verb_without_paths_refuses_the_mount_point_of_another_project() {
         fn exists(&self, _: &Path) -> bool {
             true
         }
+        fn is_project_dir(&self, _: &Path) -> bool {
+            false
+        }
         fn canonical(&self, path: &Path) -> Option<PathBuf> {
             Some(path.into())
         }
@@ -231,6 +237,7 @@ fn a_log_is_a_project_a_mount_a_directory_or_a_segment() {
     assert_eq!(log(Some("/segs"), None, Some("wal")), Ok(LogTarget::Path("/segs/wal".into())));
     assert_eq!(log(Some("/segs"), None, Some("notes")), Err(Class::Usage));
     assert_eq!(log(Some("/segs"), None, Some("./notes")), Ok(LogTarget::Path("/segs/notes".into())));
+    assert_eq!(log(HOME, None, Some("/c/work")), project("/c/work"));
     assert_eq!(log(HOME, None, Some("/segs/gone")), Err(Class::NotFound));
     assert_eq!(log(HOME, None, Some("gone")), Err(Class::NotFound));
 }

@@ -8,6 +8,7 @@ pub mod args;
 pub mod environment;
 pub mod exit;
 pub mod grammar;
+pub mod options;
 pub mod output;
 pub mod session;
 pub mod verbs;

@@ -1,6 +1,8 @@
 //! The daemon's end of the control socket: one thread accepts, each connection has its own.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -51,7 +53,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     stopping: bool,
-    connections: usize,
+    /// Number for the next connection.
+    next: u64,
+    /// The open connections, so that `stop` can end those that say nothing.
+    connections: BTreeMap<u64, UnixStream>,
     /// Requests read and not yet answered.
     answering: usize,
 }
@@ -102,8 +107,8 @@ impl Server {
         Ok(Self { listener: waker, accepting: Some(accepting), shared, path })
     }
 
-    /// Takes no more requests, waits until those already taken are answered (at most `within`), removes the socket. Returns false when some
-    /// were still unanswered.
+    /// Takes no more requests, waits until those already taken are answered (at most `within`), hangs up, removes the socket. Returns false
+    /// when some were still unanswered; when it returns true the handler has been dropped.
     pub fn stop(mut self, within: Duration) -> bool {
         self.shared.change(|s| s.stopping = true);
         // Wakes accept(2), which then fails.
@@ -114,7 +119,11 @@ impl Server {
         let _ = std::fs::remove_file(&self.path);
         let deadline = Instant::now() + within;
         let mut state = self.shared.lock();
-        while state.answering > 0 {
+        // Only the reading half: an answer on its way still arrives.
+        for stream in state.connections.values() {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        while state.answering > 0 || !state.connections.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -134,11 +143,19 @@ fn accept(listener: &UnixListener, owner: u32, handler: &Arc<dyn Handler>, share
         match stream {
             Ok((stream, _)) => {
                 // Counted here and not in the thread, or a burst would pass the limit before the first thread runs.
-                let place = Place::take(shared);
+                let place = match Place::take(shared, &stream) {
+                    Ok(place) => place,
+                    Err(e) => {
+                        tracing::warn!("a control connection was dropped: {e}");
+                        continue;
+                    }
+                };
                 let (handler, shared) = (Arc::clone(handler), Arc::clone(shared));
                 let spawned = std::thread::Builder::new().name("control".into()).spawn(move || {
+                    // Given back last, and even when the handler panics: then nobody holds the handler any more.
+                    let place = place;
+                    let handler = handler;
                     let _ = serve(&stream, owner, &*handler, &shared, place.full);
-                    drop(place);
                 });
                 if let Err(e) = spawned {
                     tracing::warn!("a control connection was dropped: {e}");
@@ -153,26 +170,29 @@ fn accept(listener: &UnixListener, owner: u32, handler: &Arc<dyn Handler>, share
     }
 }
 
-/// One of the places for connections, given back on drop even when the handler panics.
+/// One of the places for connections.
 struct Place {
     shared: Arc<Shared>,
+    number: u64,
     full: bool,
 }
 
 impl Place {
-    fn take(shared: &Arc<Shared>) -> Self {
-        let mut full = false;
-        shared.change(|s| {
-            s.connections += 1;
-            full = s.connections > MAX_CONNECTIONS;
-        });
-        Self { shared: Arc::clone(shared), full }
+    fn take(shared: &Arc<Shared>, stream: &UnixStream) -> std::io::Result<Self> {
+        let stream = stream.try_clone()?;
+        let mut state = shared.lock();
+        let number = state.next;
+        state.next += 1;
+        state.connections.insert(number, stream);
+        let full = state.connections.len() > MAX_CONNECTIONS;
+        drop(state);
+        Ok(Self { shared: Arc::clone(shared), number, full })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.change(|s| s.connections -= 1);
+        self.shared.change(|s| drop(s.connections.remove(&self.number)));
     }
 }
 

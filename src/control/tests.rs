@@ -180,3 +180,34 @@ fn a_handler_that_panics_loses_its_own_connection_only() {
     Client::connect(&layout).unwrap().call::<()>(&Request::Status).unwrap();
     assert!(server.stop(Duration::from_secs(5)));
 }
+
+#[test]
+fn stop_hangs_up_on_those_who_say_nothing_and_lets_go_of_the_handler() {
+    let (_dir, layout) = far_away();
+    let held = std::sync::Arc::new(());
+    let server = start(&layout, {
+        let held = std::sync::Arc::clone(&held);
+        move |_: Request, _| Response::ok(std::sync::Arc::strong_count(&held))
+    });
+    let mut silent = Client::connect(&layout).unwrap();
+    silent.call::<usize>(&Request::Status).unwrap();
+    let mut mute = raw(&layout);
+    assert!(server.stop(Duration::from_secs(5)));
+    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    assert_eq!(silent.call::<usize>(&Request::Status).unwrap_err().class, Class::DaemonGone);
+    assert_eq!(mute.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn the_connection_beyond_the_limit_is_told_to_come_again() {
+    let (_dir, layout) = far_away();
+    let server = start(&layout, echo);
+    let held: Vec<_> = (0..64).map(|_| Client::connect(&layout).unwrap()).collect();
+    assert_eq!(Client::connect(&layout).unwrap_err().class, Class::Busy);
+    drop(held);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Client::connect(&layout).is_err() {
+        assert!(Instant::now() < deadline);
+    }
+    assert!(server.stop(Duration::from_secs(5)));
+}

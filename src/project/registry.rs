@@ -115,6 +115,7 @@ pub fn find(central: &Central, word: &OsStr) -> Result<Project> {
     let error = Error::new(Class::NotFound, format!("there is no project `{}` in {}", shown.escape_debug(), central.dir().display()));
     Err(match config::nearest(&shown, listing.projects.iter().map(|p| p.identity.name.as_str())) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None if !listing.unreadable.is_empty() => error.hint("some projects there cannot be read; `ize list` says why"),
         None if listing.projects.is_empty() => error.hint("there are no projects there; make one with `ize init NAME`"),
         None => error.hint("`ize list` names them all"),
     })
@@ -259,6 +260,8 @@ mod tests {
         let listing = list(&central).unwrap();
         assert_eq!(listing.projects.len(), 1);
         assert_eq!(listing.unreadable.len(), 1);
+        let e = find(&central, OsStr::new("quite-another")).unwrap_err();
+        assert!(e.class == Class::NotFound && e.hint.unwrap().contains("cannot be read"));
         assert_eq!(lookup(&central, OsStr::new(&b.identity.id.to_string())).unwrap_err().class, Class::Damage);
     }
 
