@@ -106,18 +106,7 @@ impl Core {
         for dir in layout.directories() {
             storage.create_dir_all(&dir).map_err(|e| Error::io(format!("cannot create {}", dir.display()), e))?;
         }
-        let checkpoint = checkpoint::read(&*storage, &layout.checkpoint(), store)?.unwrap_or(Checkpoint {
-            store,
-            lsn: Lsn::ZERO,
-            floor: SegmentId(1),
-            root: None,
-            version: VersionSeq(0),
-            next_ino: Ino(2),
-            clock: Time::default(),
-            epoch: 0,
-            operations: 0,
-            bytes: 0,
-        });
+        let checkpoint = checkpoint::read(&*storage, &layout.checkpoint(), store)?.unwrap_or_else(|| Checkpoint::first(store));
         let mode = blobs::OpenMode::Write { clean: options.clean };
         let (blobs, blobs_report) = Blobs::open(Arc::clone(&storage), layout.blobs(), store, mode)?;
         let blobs = Arc::new(blobs);
@@ -150,18 +139,18 @@ impl Core {
             floor: checkpoint.floor,
             clean: options.clean,
             same_boot: options.same_boot,
-            before_sync: Some(sync_blobs),
+            before_sync: sync_blobs,
             verify: &mut verify,
         };
         let log_options = wal::Options { segment_size: options.segment_size, ..wal::Options::default() };
-        let (log, report) = Log::recover(Arc::clone(&storage), layout.wal(), store, input, log_options)?;
+        let (log, report) = Log::recover(Arc::clone(&storage), &layout.wal(), store, input, log_options)?;
         let log = Arc::new(log);
 
         let reader: Arc<dyn BlobRead> = Arc::clone(&blobs) as _;
         let mut tree = Tree::open(reader, checkpoint.root, checkpoint.next_ino, checkpoint.lsn, checkpoint.clock)?;
         let mut recovery = Recovery { clean: options.clean, checkpoint: checkpoint.lsn, last: report.last_lsn, ..Recovery::default() };
         recovery.torn = report.cut.as_ref().map(ToString::to_string);
-        recovery.findings = report.findings.iter().map(ToString::to_string).collect();
+        recovery.findings = report.findings.iter().map(|f| f.to_error().to_string()).collect();
         recovery.findings.extend(blobs_report.findings.iter().map(ToString::to_string));
         apply_log(&*storage, &layout, store, &mut tree, Lsn(u64::MAX), &mut |_, body, _| {
             recovery.operations += 1;

@@ -181,8 +181,7 @@ impl Engine {
     pub fn commit(&self, message: Option<String>) -> Result<CommitReport> {
         let before = self.core.history().checkpoint.version;
         if message.is_some() || self.core.pending() {
-            let caller = Caller { pid: std::process::id(), ..Caller::default() };
-            self.core.fs.locked().log(&caller, Mark { marker: Marker::Commit { message } }.into(), None, None)?;
+            self.core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message } }.into(), None, None)?;
             self.core.replay(true)?;
         }
         let (last, versions) = {

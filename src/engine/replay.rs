@@ -189,7 +189,13 @@ impl Follower {
             operations: old.operations + group.operations,
             bytes: old.bytes + group.bytes,
         };
-        crate::versions::checkpoint::replace(&*core.storage, &core.layout.checkpoint(), &checkpoint)?;
+        if let Err(e) = crate::versions::checkpoint::replace(&*core.storage, &core.layout.checkpoint(), &checkpoint) {
+            // The version does not count without it; the next try makes it again.
+            if made > 0 {
+                history.versions.take_back();
+            }
+            return Err(e);
+        }
         history.checkpoint = checkpoint;
         drop(history);
         core.fs.locked().tree().rebase(&committed);

@@ -33,7 +33,7 @@ impl Engine {
 
     /// Answers one request of user `uid`.
     pub fn handle(&self, request: Request, uid: u32) -> Response {
-        let caller = Caller { pid: 0, uid, gid: 0 };
+        let caller = Caller { pid: std::process::id(), uid, gid: 0 };
         match request {
             Request::Status => self.full_status().into(),
             Request::Sync => self.sync().map(|durable| json!({ "durable": durable })).into(),

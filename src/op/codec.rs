@@ -2,8 +2,8 @@
 
 use super::{Data, Entry, KIND_NAMES, Operation, Stamp};
 
-/// Record kind of the log's own mark (no body).
-pub const KIND_MARK: u16 = 0x0001;
+pub use crate::wal::format::KIND_MARK;
+
 /// Record kind of a process record.
 pub const KIND_PROCESS: u16 = 0x0002;
 /// Kinds from here on may be skipped by a reader that does not know them; an unknown kind below must be refused.
@@ -61,11 +61,11 @@ pub fn encode(entry: &Entry) -> Result<(u16, u8, Vec<u8>), DecodeError> {
 /// # Errors
 /// [`DecodeError`]: an unknown kind that may not be skipped, an unknown version, a malformed body, trailing bytes.
 pub fn decode(kind: u16, version: u8, body: &[u8]) -> Result<Decoded<'_>, DecodeError> {
-    if kind >= KIND_OPTIONAL {
-        return Ok(Decoded::Skipped);
-    }
     if kind == KIND_MARK {
         return if body.is_empty() { Ok(Decoded::Mark) } else { Err(malformed(kind, "a mark has no body")) };
+    }
+    if kind >= KIND_OPTIONAL {
+        return Ok(Decoded::Skipped);
     }
     if kind != KIND_PROCESS && kind_name(kind).is_none() {
         return Err(DecodeError::UnknownKind(kind));

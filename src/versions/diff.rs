@@ -25,10 +25,13 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// False when only what follows from other differences has changed: the times, link count and entries of a directory, the change
+    /// False for the birth of the root, and when only what follows from other differences has changed: the times, link count and entries of a directory, the change
     /// time and link count of a file.
     #[must_use]
     pub fn is_notable(&self) -> bool {
+        if self.path.is_empty() && self.old.is_none() {
+            return false;
+        }
         let (Some(old), Some(new), None) = (&self.old, &self.new, &self.from) else { return true };
         if (old.kind, &old.xattrs) != (new.kind, &new.xattrs) {
             return true;

@@ -27,6 +27,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
     // First thing: there must be no threads yet.
     let background = Background::here()?;
+    // Re-executed through /proc/self/exe, whose name says nothing.
+    if let Err(e) = rustix::thread::set_name(c"ize") {
+        tracing::debug!("cannot set the process's name: {e}");
+    }
     let (word, mountpoint) = words(args, session)?;
     let lists = args.options.iter().map(|o| o.to_str().ok_or_else(|| Error::new(Class::Usage, "mount options are plain text")));
     let options = MountOptions::parse(lists.collect::<Result<Vec<_>>>()?)?;
@@ -168,7 +172,7 @@ fn remember(project: &Project, mountpoint: &Path) -> Result<()> {
 }
 
 fn say_recovery(recovery: &Recovery) {
-    if !recovery.clean || recovery.torn.is_some() {
+    if recovery.operations > 0 && !recovery.clean {
         let (n, bytes) = (recovery.operations, crate::project::units::show_size(recovery.bytes));
         output::report(&format!("recovered {n} operations ({bytes}) up to {} in {} ms", recovery.last, recovery.millis));
     }

@@ -1,0 +1,556 @@
+//! The version log, `meta/versions`: one record a version, appended, never changed. Its form is in wal-format.md, "Version log".
+//!
+//! The checkpoint names the last version that counts; a record beyond it was cut short by a crash and is dropped when the log is opened
+//! for writing. Everything up to it was synced before the checkpoint was: there, a record that fails its check is damage.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Class, Error, Result};
+use crate::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
+use crate::storage::{FileRef, Storage};
+
+/// First bytes of the file: magic, version, reserved.
+const MAGIC: &[u8; 8] = b"IZEVERSN";
+/// Format version.
+const FORMAT: u32 = 1;
+/// Bytes of the file header: magic, format version, store id, CRC-32.
+const HEADER: u64 = 8 + 4 + 16 + 4;
+/// Bytes before a record's body: CRC-32, length.
+const FRAME: u64 = 8;
+/// No record's body is longer.
+const MAX_BODY: u32 = 64 << 20;
+
+/// What happened to a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// It is new.
+    Added,
+    /// Its bytes or attributes changed.
+    Modified,
+    /// It is gone.
+    Removed,
+    /// It had another name before.
+    Moved {
+        /// That name, relative to the root.
+        #[serde(with = "serde_bytes")]
+        from: Vec<u8>,
+    },
+}
+
+/// One path of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathChange {
+    /// Relative to the root, as bytes; empty for the root itself.
+    #[serde(with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// What happened to it.
+    pub what: What,
+}
+
+/// A process that took part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessLabel {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+    /// Short name, empty where it is not known.
+    #[serde(with = "serde_bytes")]
+    pub comm: Vec<u8>,
+    /// User.
+    pub uid: u32,
+    /// Session leader.
+    pub session: u32,
+}
+
+/// Why a version ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// A pause, or a limit was reached.
+    Burst,
+    /// `ize commit`.
+    Commit,
+    /// The mount ended.
+    Unmount,
+    /// It holds a restore.
+    Restore {
+        /// Of the state after this record.
+        at: Lsn,
+    },
+}
+
+/// One version: a state and how it came about. Versions cover the log without gap or overlap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its number.
+    pub seq: VersionSeq,
+    /// First record in it.
+    pub first: Lsn,
+    /// Last record in it.
+    pub last: Lsn,
+    /// Clamped time of its first operation.
+    pub begin: Time,
+    /// Clamped time of its last operation.
+    pub end: Time,
+    /// Root blob of its state.
+    pub root: BlobId,
+    /// Root blob of the version before; `None` for the first.
+    pub parent_root: Option<BlobId>,
+    /// What differs from the version before.
+    pub paths: Vec<PathChange>,
+    /// Who took part.
+    pub processes: Vec<ProcessLabel>,
+    /// The message of `ize commit`.
+    pub label: Option<String>,
+    /// Operations in it.
+    pub operations: u64,
+    /// Bytes written in it.
+    pub bytes: u64,
+    /// Why it ended.
+    pub origin: Origin,
+}
+
+/// Names a version for people: 64 bits, shown as 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeId(pub u64);
+
+impl fmt::Display for ChangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ChangeId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(s, 16).map(ChangeId)
+    }
+}
+
+impl Version {
+    /// The first 8 bytes (big-endian) of the BLAKE3 hash over store id, seq, first, last (little-endian) and root.
+    #[must_use]
+    pub fn id(&self, store: StoreId) -> ChangeId {
+        id_of(store, self.seq, self.first, self.last, &self.root)
+    }
+}
+
+fn id_of(store: StoreId, seq: VersionSeq, first: Lsn, last: Lsn, root: &BlobId) -> ChangeId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&store.0);
+    for number in [seq.0, first.0, last.0] {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(&root.0);
+    let mut id = [0; 8];
+    id.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    ChangeId(u64::from_be_bytes(id))
+}
+
+/// How the log is opened. Versions above `keep_up_to` (the checkpoint's) do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// For appending; what is above is cut off.
+    Write {
+        /// The checkpoint's version.
+        keep_up_to: VersionSeq,
+    },
+    /// For reading, beside a writer or not.
+    ReadOnly {
+        /// The checkpoint's version; `None` takes what is there.
+        keep_up_to: Option<VersionSeq>,
+    },
+}
+
+/// What is known of each version without reading it again.
+#[derive(Clone, Copy, Debug)]
+struct Light {
+    offset: u64,
+    last: Lsn,
+    end: Time,
+    id: ChangeId,
+}
+
+/// The version log.
+#[derive(Debug)]
+pub struct VersionLog {
+    path: PathBuf,
+    store: StoreId,
+    /// `None` while nothing has been written.
+    file: Option<FileRef>,
+    storage: Arc<dyn Storage>,
+    writable: bool,
+    index: Vec<Light>,
+    end: u64,
+    /// Why nothing more can be appended: after a failed write or sync nobody knows what the file holds.
+    failed: Option<String>,
+}
+
+impl VersionLog {
+    /// Opens the log; a missing one is empty.
+    ///
+    /// # Errors
+    /// `Damage` when a version that counts fails its check or is missing; I/O errors.
+    pub fn open(storage: Arc<dyn Storage>, path: PathBuf, store: StoreId, mode: Mode) -> Result<Self> {
+        let (writable, keep) = match mode {
+            Mode::Write { keep_up_to } => (true, Some(keep_up_to)),
+            Mode::ReadOnly { keep_up_to } => (false, keep_up_to),
+        };
+        let opened = if writable { storage.open(&path) } else { storage.open_read(&path) };
+        let file = match opened {
+            Ok(file) => Some(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), e)),
+        };
+        let mut log = Self { path, store, file: None, storage, writable, index: Vec::new(), end: 0, failed: None };
+        if let Some(file) = file {
+            log.scan(file, keep)?;
+        }
+        if let Some(keep) = keep
+            && (log.index.len() as u64) < keep.0
+        {
+            return Err(log.damage(log.end, &format!("version {} is missing: the checkpoint names {keep}", log.index.len() + 1)));
+        }
+        Ok(log)
+    }
+
+    fn damage(&self, offset: u64, what: &str) -> Error {
+        Error::new(Class::Damage, format!("{} at offset {offset}: {what}", self.path.display()))
+            .hint("keep a copy of the project's directory before anything else")
+    }
+
+    fn doing(&self, what: &str, e: io::Error) -> Error {
+        Error::io(format!("cannot {what} {}", self.path.display()), e)
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&self.store.0);
+        out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+        out
+    }
+
+    /// Reads the frames from the start, up to `keep`; cuts the rest off when the log is open for writing.
+    fn scan(&mut self, file: FileRef, keep: Option<VersionSeq>) -> Result<()> {
+        let len = file.len().map_err(|e| self.doing("read", e))?;
+        let mut header = vec![0; HEADER as usize];
+        let whole = len >= HEADER && file.read_exact_at(&mut header, 0).map(|()| header == self.header()).map_err(|e| self.doing("read", e))?;
+        if !whole {
+            if keep.is_some_and(|k| k.0 > 0) || (keep.is_none() && len > 0) {
+                let format = header.get(8..12).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+                let known = format == FORMAT || header.get(..8) != Some(MAGIC);
+                let what = if known { "the header fails its check".to_owned() } else { format!("format version {format} is not known") };
+                return Err(self.damage(0, &what));
+            }
+            // Cut short at its birth: nothing counts yet. The next append writes it anew.
+            self.file = Some(file);
+            self.end = 0;
+            return Ok(());
+        }
+        self.file = Some(file);
+        self.end = HEADER;
+        while keep.is_none_or(|k| (self.index.len() as u64) < k.0) && self.end < len {
+            match self.read_frame(self.end) {
+                Ok((version, next)) => {
+                    let expected = VersionSeq(self.index.len() as u64 + 1);
+                    if version.seq != expected {
+                        return Err(self.damage(self.end, &format!("version {} stands where {expected} should", version.seq)));
+                    }
+                    self.note(&version, self.end);
+                    self.end = next;
+                }
+                Err(e) if keep.is_some() => return Err(e),
+                // Read without a checkpoint: what is not whole yet is the end.
+                Err(_) => break,
+            }
+        }
+        if self.writable
+            && self.end < len
+            && let Some(file) = &self.file
+        {
+            file.set_len(self.end).and_then(|()| file.sync_data()).map_err(|e| self.doing("cut", e))?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, version: &Version, offset: u64) {
+        self.index.push(Light { offset, last: version.last, end: version.end, id: version.id(self.store) });
+    }
+
+    fn read_frame(&self, offset: u64) -> Result<(Version, u64)> {
+        let Some(file) = &self.file else { return Err(self.damage(offset, "there is nothing")) };
+        let short = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => self.damage(offset, "the record is cut short"),
+            _ => self.doing("read", e),
+        };
+        let mut frame = [0; FRAME as usize];
+        file.read_exact_at(&mut frame, offset).map_err(short)?;
+        let number = |at: usize| frame.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let (crc, len) = (number(0), number(4));
+        let left = file.len().map_err(|e| self.doing("read", e))?.saturating_sub(offset + FRAME);
+        if len > MAX_BODY || u64::from(len) > left {
+            return Err(self.damage(offset, "the record's length makes no sense"));
+        }
+        let mut body = vec![0; len as usize];
+        file.read_exact_at(&mut body, offset + FRAME).map_err(short)?;
+        if crc != self.crc(offset, &body) {
+            return Err(self.damage(offset, "the record's checksum is wrong"));
+        }
+        match postcard::take_from_bytes::<Version>(&body) {
+            Ok((version, [])) => Ok((version, offset + FRAME + u64::from(len))),
+            Ok(_) => Err(self.damage(offset, "the record has trailing bytes")),
+            Err(e) => Err(self.damage(offset, &format!("the record is malformed: {e}"))),
+        }
+    }
+
+    /// Over store id, offset, length and body.
+    fn crc(&self, offset: u64, body: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.store.0);
+        hasher.update(&offset.to_le_bytes());
+        hasher.update(&(body.len() as u64).to_le_bytes());
+        hasher.update(body);
+        hasher.finalize()
+    }
+
+    /// Appends a version; durable after [`VersionLog::sync`].
+    ///
+    /// # Errors
+    /// `Failed` when it does not follow the last one; I/O errors, after which nothing more can be appended.
+    pub fn append(&mut self, version: &Version) -> Result<()> {
+        if let Some(why) = &self.failed {
+            return Err(Error::new(Class::Io, format!("{} takes nothing more: {why}", self.path.display())).hint("mount the project again"));
+        }
+        let follows = self.index.last().map_or(Lsn(1), |l| l.last.next());
+        if !self.writable || version.seq.0 != self.index.len() as u64 + 1 || version.first != follows {
+            return Err(Error::new(Class::Failed, format!("version {} does not follow version {}", version.seq, self.index.len())));
+        }
+        let body = postcard::to_stdvec(version).map_err(|e| Error::new(Class::Failed, format!("cannot write a version: {e}")))?;
+        let offset = self.end.max(HEADER);
+        let header = if self.end == 0 { self.header() } else { Vec::new() };
+        let mut frame = Vec::with_capacity(FRAME as usize);
+        frame.extend_from_slice(&self.crc(offset, &body).to_le_bytes());
+        frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => self.create()?,
+        };
+        // What a failed write left behind the end is overwritten by the next one, or cut at the next opening.
+        file.write_at(&[&header, &frame, &body], offset - header.len() as u64).map_err(|e| self.doing("write", e))?;
+        self.note(version, offset);
+        self.end = offset + FRAME + body.len() as u64;
+        Ok(())
+    }
+
+    fn create(&mut self) -> Result<FileRef> {
+        let file = self.storage.create_new(&self.path).map_err(|e| self.doing("create", e))?;
+        if let Some(dir) = self.path.parent() {
+            self.storage.sync_dir(dir).map_err(|e| self.doing("create", e))?;
+        }
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Makes what was appended durable.
+    ///
+    /// # Errors
+    /// I/O errors, after which nothing more can be appended.
+    pub fn sync(&mut self) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.sync_data().map_err(|e| {
+            self.failed = Some(e.to_string());
+            Error::io(format!("cannot sync {}", self.path.display()), e)
+        })
+    }
+
+    /// Takes back the last appended version, whose checkpoint could not be written.
+    pub fn take_back(&mut self) {
+        if let Some(light) = self.index.pop() {
+            self.end = light.offset;
+        }
+    }
+
+    /// Number of versions.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    /// True without versions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// All versions, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Version>> + '_ {
+        self.index.iter().map(|light| self.read_frame(light.offset).map(|(version, _)| version))
+    }
+
+    fn at(&self, index: usize) -> Result<Option<Version>> {
+        self.index.get(index).map(|light| self.read_frame(light.offset).map(|(version, _)| version)).transpose()
+    }
+
+    /// The version of that number.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn get(&self, seq: VersionSeq) -> Result<Option<Version>> {
+        match usize::try_from(seq.0).ok().and_then(|n| n.checked_sub(1)) {
+            Some(index) => self.at(index),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest version.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn last(&self) -> Result<Option<Version>> {
+        self.at(self.index.len().wrapping_sub(1))
+    }
+
+    /// The newest version whose last record is at or below `lsn`.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn at_lsn(&self, lsn: Lsn) -> Result<Option<Version>> {
+        self.at(self.index.partition_point(|light| light.last <= lsn).wrapping_sub(1))
+    }
+
+    /// The newest version that ended at or before `time`.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn at_time(&self, time: Time) -> Result<Option<Version>> {
+        self.at(self.index.partition_point(|light| light.end <= time).wrapping_sub(1))
+    }
+
+    /// The version whose change id begins with `prefix` (hexadecimal digits).
+    ///
+    /// # Errors
+    /// `Usage` when several do, naming them; damage or I/O errors.
+    pub fn by_id_prefix(&self, prefix: &str) -> Result<Option<Version>> {
+        let prefix = prefix.to_ascii_lowercase();
+        if prefix.is_empty() || prefix.len() > 16 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let matching = |light: &Light| light.id.to_string().starts_with(&prefix);
+        let found: Vec<usize> = self.index.iter().enumerate().filter(|(_, light)| matching(light)).map(|(i, _)| i).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => self.at(*one),
+            several => {
+                let names: Vec<String> = several.iter().take(5).filter_map(|i| self.index.get(*i)).map(|l| l.id.to_string()).collect();
+                Err(Error::new(Class::Usage, format!("`{prefix}` begins several change ids: {}", names.join(", "))).hint("give more of it"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::SimDisk;
+
+    const STORE: StoreId = StoreId([5; 16]);
+
+    fn version(seq: u64) -> Version {
+        Version {
+            seq: VersionSeq(seq),
+            first: Lsn(seq * 10 - 9),
+            last: Lsn(seq * 10),
+            begin: Time { secs: seq as i64 * 100, nanos: 0 },
+            end: Time { secs: seq as i64 * 100 + 5, nanos: 0 },
+            root: BlobId::of(&seq.to_le_bytes()),
+            parent_root: None,
+            paths: vec![PathChange { path: b"a\xff".to_vec(), what: What::Moved { from: b"b".to_vec() } }],
+            processes: vec![ProcessLabel { pid: 1, start: 2, comm: b"c".to_vec(), uid: 3, session: 4 }],
+            label: Some("l".to_owned()),
+            operations: 9,
+            bytes: 10,
+            origin: Origin::Commit,
+        }
+    }
+
+    fn open(disk: &SimDisk, mode: Mode) -> Result<VersionLog> {
+        VersionLog::open(disk.shared(), PathBuf::from("/versions"), STORE, mode)
+    }
+
+    fn write(keep: u64) -> Mode {
+        Mode::Write { keep_up_to: VersionSeq(keep) }
+    }
+
+    #[test]
+    fn versions_are_found_by_number_lsn_time_and_id() {
+        let disk = SimDisk::new();
+        let mut log = open(&disk, write(0)).unwrap();
+        for seq in 1..=20 {
+            log.append(&version(seq)).unwrap();
+        }
+        assert!(log.append(&version(30)).is_err(), "a gap");
+        log.sync().unwrap();
+        let log = open(&disk, Mode::ReadOnly { keep_up_to: None }).unwrap();
+        assert_eq!(log.iter().collect::<Result<Vec<_>>>().unwrap(), (1..=20).map(version).collect::<Vec<_>>());
+        assert_eq!(log.at_lsn(Lsn(39)).unwrap().unwrap().seq, VersionSeq(3));
+        assert_eq!(log.at_lsn(Lsn(40)).unwrap().unwrap().seq, VersionSeq(4));
+        assert_eq!(log.at_lsn(Lsn(9)).unwrap(), None);
+        assert_eq!(log.at_time(Time { secs: 705, nanos: 0 }).unwrap().unwrap().seq, VersionSeq(7));
+        let id = version(5).id(STORE).to_string();
+        assert_eq!(log.by_id_prefix(&id[..8]).unwrap().unwrap().seq, VersionSeq(5));
+        assert_eq!(log.by_id_prefix("xyz").unwrap(), None);
+        let clash = (1..=20).map(|s| version(s).id(STORE).to_string()).find(|a| (1..=20).filter(|s| version(*s).id(STORE).to_string()[..1] == a[..1]).count() > 1);
+        assert!(log.by_id_prefix(&clash.unwrap()[..1]).is_err(), "ambiguous");
+    }
+
+    #[test]
+    fn what_the_checkpoint_does_not_name_is_cut_and_what_it_names_must_be_whole() {
+        let disk = SimDisk::new();
+        let mut log = open(&disk, write(0)).unwrap();
+        (1..=3).for_each(|seq| log.append(&version(seq)).unwrap());
+        log.sync().unwrap();
+        drop(log);
+        assert!(open(&disk, write(4)).is_err(), "a version is missing");
+        let mut log = open(&disk, write(2)).unwrap();
+        assert_eq!(log.len(), 2);
+        log.append(&version(3)).unwrap();
+        let end = log.end;
+        for offset in 0..end {
+            let flipped = disk.kill();
+            assert!(flipped.flip(std::path::Path::new("/versions"), offset, 1));
+            let error = open(&flipped, Mode::ReadOnly { keep_up_to: Some(VersionSeq(3)) }).map(drop);
+            assert!(matches!(error, Err(e) if e.class == Class::Damage), "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn a_crash_at_any_call_keeps_every_version_that_was_synced() {
+        for call in 1..40 {
+            let disk = SimDisk::new();
+            disk.crash_at_call(call);
+            let mut synced = 0;
+            if let Ok(mut log) = open(&disk, write(0)) {
+                for seq in 1..=6 {
+                    if log.append(&version(seq)).and_then(|()| log.sync()).is_err() {
+                        break;
+                    }
+                    synced = seq;
+                }
+            }
+            for seed in 0..10 {
+                let mut log = open(&disk.crash(seed), write(synced)).unwrap();
+                assert_eq!(log.len(), synced);
+                log.append(&version(synced + 1)).unwrap();
+            }
+        }
+    }
+}
