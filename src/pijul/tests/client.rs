@@ -109,6 +109,9 @@ fn everyday_commands_of_the_client_work() {
     let change = b.pijul(&["change", hash.hash()]);
     assert!(change.contains("two") && change.contains("0000000000000020"), "{change}");
     assert!(b.pijul(&["log"]).contains("write: a"));
+    // The project directory holds no working copy, so there the client takes every file for deleted: diffs are made in a clone.
+    let diff = b.pijul(&["diff", "--short"]);
+    assert!(diff.lines().count() >= 5 && diff.lines().all(|l| l.starts_with('D')), "{diff}");
     let clone = b.check();
     assert_eq!(pijul(b.home.path(), &clone, &["diff", "--short"]), "");
     // The client credits what is in the working copy, so this needs a clone.

@@ -198,7 +198,11 @@ pub(super) fn check_clone(home: &Path, project: &Path, tree: &Tree) -> PathBuf {
     let mut got = Tree::new();
     for entry in read_clone(&clone, &tracked).unwrap() {
         let bytes = match (entry.bytes, entry.target) {
-            (Bytes::Text(path), None) => std::fs::read(path).unwrap(),
+            (Bytes::Text(path), None) => {
+                let bytes = std::fs::read(path).unwrap();
+                assert!(is_text(&bytes), "{:?} is no text, but came as one", OsStr::from_bytes(&entry.path));
+                bytes
+            }
             (Bytes::Manifest(m), None) => {
                 // The chunks of the model are not stored: the manifest must name exactly those.
                 let want = &tree[&entry.path].bytes;
