@@ -350,7 +350,8 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        // A page of a mapping comes with some file's flags; only msync promises anything for it.
+        // Linux 6.18 follows such a write with an fsync of its own, which then finds nothing left to do; older ones are not trusted with
+        // it. A page of a mapping comes with some file's flags; only msync promises anything for it.
         let sync = flags.0 & libc::O_DSYNC != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         match self.run("write", |fs| fs.write(&caller(request), ino(number), offset, data, kill)) {
             Ok(written) if sync => self.syncs.push(Waiting::Write(reply, written.len)),
