@@ -128,6 +128,9 @@ fn files_directories_and_links_are_what_was_made() {
     fs::write(m.path("nothing"), b"now it is").unwrap();
     assert_eq!(fs::read(m.path("nothing")).unwrap(), b"now it is");
     let fifo = c(&m.path("fifo"));
+    // SAFETY: the descriptor is open for the call.
+    assert_eq!(unsafe { libc::isatty(File::open(m.path("g")).unwrap().as_raw_fd()) }, 0);
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOTTY));
     // SAFETY: the string ends with NUL and outlives the call.
     check(i64::from(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) })).unwrap();
     assert!(names(&m.dir).contains("fifo"));

@@ -378,3 +378,38 @@ fn a_directory_cannot_get_beneath_itself_from_either_side() {
     assert!(RenameFlags::from_bits(libc::RENAME_WHITEOUT).is_err());
     assert!(RenameFlags::from_bits(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE).is_err());
 }
+
+/// Blobs that are missing for the first so many readings, as when the sweep takes one between planning and reading.
+#[derive(Debug)]
+struct Vanishing {
+    blobs: Arc<super::testing::MemoryBlobs>,
+    misses: std::sync::atomic::AtomicUsize,
+}
+
+impl BlobRead for Vanishing {
+    fn get(&self, id: &crate::ids::BlobId) -> Result<Vec<u8>, crate::tree::TreeError> {
+        self.blobs.get(id)
+    }
+
+    fn read_at(&self, id: &crate::ids::BlobId, offset: u64, buf: &mut [u8]) -> Result<(), crate::tree::TreeError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        if self.misses.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
+            return Err(crate::tree::TreeError::Blob { id: *id, why: "missing".to_owned(), damaged: true, full: false });
+        }
+        self.blobs.read_at(id, offset, buf)
+    }
+}
+
+#[test]
+fn a_blob_that_vanished_meanwhile_is_planned_again_once() {
+    let journal = Arc::new(MemoryJournal::default());
+    let blobs = Arc::new(Vanishing { blobs: journal.blobs(), misses: 0.into() });
+    let tree = Tree::open(Arc::clone(&blobs) as Arc<dyn BlobRead>, None, Ino(2), Lsn::ZERO, Time::default()).unwrap();
+    let fs = Fs::new(tree, journal);
+    let ino = file(&fs, b"f");
+    fs.write(&ROOT, ino, 0, &[7; 100_000], false).unwrap();
+    blobs.misses.store(1, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(fs.read(ino, 99_000, 4096).unwrap(), [7; 1000]);
+    blobs.misses.store(2, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(fs.read(ino, 0, 4096).unwrap_err().errno(), libc::EIO);
+}

@@ -65,7 +65,7 @@ impl Said {
 }
 
 /// Starts this program again in the background with `args`, its errors going to the end of `log`; returns its process id when it has called
-/// [`Background::ready`].
+/// [`Background::ready`]. It runs in `/`, so that it holds no file system busy: paths in `args` are absolute.
 ///
 /// # Errors
 /// The one that it gave to [`Background::failed`], with its class and hint; [`Class::DaemonGone`] with the end of its log when it died
