@@ -19,6 +19,7 @@ fn core(dir: &std::path::Path) -> Core {
         clean: true,
         same_boot: true,
         segment_size: 4 << 20,
+        prepare: true,
         limits: GroupLimits::default(),
     };
     Core::open(Disk::shared(), Layout::new(dir), &options).expect("a new store opens")

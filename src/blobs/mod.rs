@@ -19,10 +19,6 @@ mod read;
 mod sweep;
 mod walk;
 
-#[cfg(test)]
-pub(crate) mod test_disk;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -36,6 +36,8 @@ pub struct CoreOptions {
     pub same_boot: bool,
     /// Size of a log segment in bytes.
     pub segment_size: u64,
+    /// Whether segments are prepared by a thread, ahead of time.
+    pub prepare: bool,
     /// When operations become a version.
     pub limits: GroupLimits,
 }
@@ -142,7 +144,7 @@ impl Core {
             before_sync: sync_blobs,
             verify: &mut verify,
         };
-        let log_options = wal::Options { segment_size: options.segment_size, ..wal::Options::default() };
+        let log_options = wal::Options { segment_size: options.segment_size, background: options.prepare, ..wal::Options::default() };
         let (log, report) = Log::recover(Arc::clone(&storage), &layout.wal(), store, input, log_options)?;
         let log = Arc::new(log);
 
@@ -161,7 +163,8 @@ impl Core {
         tree.load_orphans()?;
         let orphans = tree.orphans();
         let journal = Arc::new(LogJournal::new(Arc::clone(&log), Arc::clone(&blobs), layout.dir().to_owned(), tree.clock()));
-        let is_new = tree.applied() == Lsn::ZERO && tree.base_root().is_none();
+        // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
+        let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
         let fs = Arc::new(Fs::new(tree, journal));
         let caller = Caller { pid: std::process::id(), uid: options.owner.0, gid: options.owner.1 };
         {

@@ -91,6 +91,7 @@ impl Engine {
             clean: previous.clean,
             same_boot: previous.same_boot,
             segment_size: settings.segment_size,
+            prepare: true,
             limits,
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);

@@ -22,7 +22,7 @@ const STORE: StoreId = StoreId([7; 16]);
 
 fn options(clean: bool, same_boot: bool) -> CoreOptions {
     // Small segments, so that rolling, sealing and pruning happen in short histories.
-    CoreOptions { store: STORE, owner: (0, 0), clean, same_boot, segment_size: 64 << 10, limits: GroupLimits { inodes: 6, ..GroupLimits::default() } }
+    CoreOptions { store: STORE, owner: (0, 0), clean, same_boot, segment_size: 160 << 10, prepare: false, limits: GroupLimits { inodes: 6, ..GroupLimits::default() } }
 }
 
 fn open(disk: &SimDisk, clean: bool, same_boot: bool) -> crate::error::Result<Core> {
@@ -30,6 +30,11 @@ fn open(disk: &SimDisk, clean: bool, same_boot: bool) -> crate::error::Result<Co
 }
 
 type Dump = BTreeMap<Vec<u8>, String>;
+
+fn now(core: &Core) -> (Lsn, Dump) {
+    let mut writer = core.fs.locked();
+    (writer.tree().applied(), dump(writer.tree()))
+}
 
 fn look(fs: &Fs) -> Dump {
     dump(fs.locked().tree())
@@ -121,7 +126,7 @@ fn run(seed: u64, steps: usize, disk: &SimDisk) -> Seen {
     // Before anything there is an empty directory.
     seen.states.push((Lsn::ZERO, Dump::new()));
     let Ok(core) = open(disk, false, true) else { return seen };
-    seen.states.push((core.fs.locked().tree().applied(), look(&core.fs)));
+    seen.states.push(now(&core));
     for _ in 0..steps {
         if step(&core, &mut rng, &mut seen).is_err() {
             break;
@@ -139,7 +144,9 @@ fn check(disk: &SimDisk, same_boot: bool, seen: &Seen, at_least: usize, story: &
     let unanswered = core.recovery.last > seen.states.last().map_or(Lsn::ZERO, |s| s.0);
     match index {
         Some(index) => assert!(index >= at_least, "{story}: state {index} came back, {at_least} was durable"),
-        None => assert!(unanswered || seen.states.len() == 1, "{story}: what came back is no prefix"),
+        // Cut in the middle of the birth: an empty root whose owner or times are not those of later.
+        None if at_least == 0 && found.len() == 1 => {}
+        None => assert!(unanswered, "{story}: what came back is no prefix"),
     }
     // The store goes on from there, and closes and opens again as it was.
     let caller = Caller::default();
@@ -206,7 +213,7 @@ fn every_version_is_read_back_and_restored_as_it_was() {
         let layout = Layout::new("/p");
         let core = open(&disk, false, true).unwrap();
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut seen = Seen { states: vec![(core.fs.locked().tree().applied(), look(&core.fs))], durable: 0 };
+        let mut seen = Seen { states: vec![now(&core)], durable: 0 };
         for _ in 0..120 {
             step(&core, &mut rng, &mut seen).unwrap();
         }
@@ -270,7 +277,7 @@ fn a_full_disk_loses_nothing() {
         let core = open(&disk, false, true).unwrap();
         disk.set_capacity(Some(disk.used() + 300_000));
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut seen = Seen { states: vec![(core.fs.locked().tree().applied(), look(&core.fs))], durable: 0 };
+        let mut seen = Seen { states: vec![now(&core)], durable: 0 };
         let mut failures = 0;
         for _ in 0..200 {
             failures += u32::from(step(&core, &mut rng, &mut seen).is_err());
