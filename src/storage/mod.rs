@@ -4,6 +4,11 @@
 //! after `sync_data` of that file has returned Ok; a name (created, renamed, removed) survives only after `sync_dir` of its directory
 //! has. After one failed sync nothing is known about the bytes written since the last good one, and a later Ok proves nothing.
 
+pub mod disk;
+pub mod sim;
+
+pub use disk::Disk;
+
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
@@ -45,7 +50,7 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// Whatever the disk says.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
-    /// Creates a directory and its missing parents (mode 0700); an existing one is no error.
+    /// Creates a directory and its missing parents (mode 0700); an existing one is no error. Each directory made is durable on return.
     ///
     /// # Errors
     /// Whatever the disk says.

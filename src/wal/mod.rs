@@ -1,1 +1,25 @@
-//! (being built)
+//! The write-ahead log: every operation is here before its program gets the answer.
+//!
+//! [`format`] knows the bytes, [`reader`] reads one segment and says how it ends, [`scan`] walks all of them; none of the three writes.
+//! [`log`] appends, syncs and seals. [`recovery`] alone shortens a file, and keeps what it cuts. [`prune`] drops what is no longer
+//! needed, [`verify`] checks all there is.
+//!
+//! `checkpoint <= durable <= appended`, always.
+
+pub mod error;
+pub mod format;
+pub mod log;
+pub mod prune;
+pub mod reader;
+pub mod recovery;
+pub mod scan;
+mod segment;
+mod spare;
+pub mod verify;
+
+pub use error::{Result, WalError};
+pub use log::{Appended, Batch, Log, Options};
+pub use reader::Record;
+pub use recovery::{RecoveryInput, RecoveryReport};
+pub use scan::{Bounds, LogScan, for_each_record, scan};
+pub use segment::Segment;

@@ -1,0 +1,588 @@
+//! Appends, syncs, seals.
+//!
+//! Two locks. `append` is held while a batch is built and written, while a segment is sealed and its successor made: LSN order is file
+//! order. `sync` guards who leads a group commit and how far the log is durable; it is held for moments only, never over I/O, and
+//! `append` is never taken while it is held.
+//!
+//! Order of events. A batch: one write, then `appended` moves, then the caller is answered. A sync: remember `appended`; sync the packs
+//! (the hook); fdatasync the active segment; move `durable`. A roll: packs, footer, cut, fdatasync, move `durable`; only then zero-fill
+//! or take a spare, header, fdatasync, rename, directory sync, first record. So a successor's name proves its predecessor durable.
+//!
+//! After a failed write to the active segment, or any failed sync, the log is *poisoned*: the page cache then holds what the disk does
+//! not, and a later Ok would be a lie. A full disk while a successor is made poisons nothing: nothing was promised yet.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::ids::{Lsn, SegmentId, StoreId, Time};
+use crate::storage::Storage;
+
+use super::error::{Result, WalContext, WalError};
+use super::format::{
+    DEFAULT_SEGMENT_SIZE, FOOTER_LEN, Footer, Framing, HEADER_LEN, Header, KIND_MARK, MAX_BATCH_RECORDS, MAX_BODY, MAX_SEGMENT_SIZE,
+    MAX_UNSYNCED_RECORDS, MIN_SEGMENT_SIZE, POISON_MARKER, Predecessor, RECORD_HEADER_LEN, RecordHead, framed_len, segment_path,
+};
+use super::segment::Segment;
+use super::spare::Spares;
+
+/// Called before every sync of the log, so that blobs are durable before the records that name them.
+pub type SyncHook = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// What may be chosen when a log is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes allotted to a segment, 64 KiB to 256 MiB (rounded into that range, up to a multiple of 4 KiB).
+    pub segment_size: u64,
+    /// Bytes of named blobs after which a segment is sealed.
+    pub max_payload: u64,
+    /// Bytes (records and the blobs they name) appended and not synced, before an append syncs first.
+    pub max_unsynced: u64,
+    /// Keeps a zero-filled spare ready in a thread.
+    pub background: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_size: DEFAULT_SEGMENT_SIZE, max_payload: 256 << 20, max_unsynced: 256 << 20, background: true }
+    }
+}
+
+impl Options {
+    fn size(&self) -> u64 {
+        self.segment_size.clamp(MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE).next_multiple_of(4096)
+    }
+}
+
+/// Where a record went.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// Its segment, held open.
+    pub segment: Arc<Segment>,
+    /// Where its body stands in the segment's file.
+    pub body_offset: u64,
+}
+
+/// Records that are written together.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    framing: &'a Framing,
+    out: &'a mut Vec<u8>,
+    base: u64,
+    limit: usize,
+    next: Lsn,
+    durable: Lsn,
+    /// LSN, CRC and body offset of each record.
+    records: Vec<(Lsn, u32, u64)>,
+    payload: u64,
+    too_large: Option<(u64, u64)>,
+}
+
+impl Batch<'_> {
+    /// The LSN that the next pushed record gets.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.next
+    }
+
+    /// Adds a record: `body` is its parts, `payload` the bytes of the blobs that it names. A record that does not fit makes the whole
+    /// append fail. Gives its LSN.
+    pub fn push(&mut self, kind: u16, version: u8, body: &[&[u8]], payload: u64) -> Lsn {
+        let lsn = self.next;
+        let len: usize = body.iter().map(|part| part.len()).sum();
+        let total = self.out.len() as u64 + framed_len(len) as u64;
+        if len > MAX_BODY {
+            self.too_large = Some((len as u64, MAX_BODY as u64));
+        } else if total > self.limit as u64 || self.records.len() as u64 >= MAX_BATCH_RECORDS {
+            self.too_large = Some((total, self.limit as u64));
+        }
+        if self.too_large.is_some() {
+            return lsn;
+        }
+        let offset = self.base + self.out.len() as u64;
+        let payload32 = u32::try_from(payload).unwrap_or(u32::MAX);
+        let head = RecordHead { crc: 0, body_len: 0, kind, version, payload: payload32, lsn, durable_lsn: self.durable };
+        let crc = self.framing.push(self.out, offset, &head, body);
+        self.records.push((lsn, crc, offset + RECORD_HEADER_LEN as u64));
+        self.payload = self.payload.saturating_add(u64::from(payload32));
+        self.next = lsn.next();
+        lsn
+    }
+}
+
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    path: PathBuf,
+    framing: Framing,
+    digest: blake3::Hasher,
+    first_lsn: Lsn,
+    end: u64,
+    count: u64,
+    /// Records that are no marks.
+    real: u64,
+    payload: u64,
+    since: Instant,
+    touched: Instant,
+}
+
+/// Where the log goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Position {
+    pub(super) prev: Predecessor,
+    pub(super) next_lsn: Lsn,
+    pub(super) epoch: u64,
+    pub(super) last_time: Time,
+}
+
+#[derive(Debug)]
+struct Appender {
+    active: Option<Active>,
+    at: Position,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct SyncState {
+    leading: bool,
+    durable: Lsn,
+    durable_bytes: u64,
+}
+
+/// The log, open for appending. Share it in an `Arc`.
+pub struct Log {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    store: StoreId,
+    options: Options,
+    before_sync: SyncHook,
+    spares: Spares,
+    append: Mutex<Appender>,
+    sync: Mutex<SyncState>,
+    synced: Condvar,
+    poison: OnceLock<String>,
+    /// Last LSN appended, mark or not; last that is no mark; copies of what the locks guard.
+    appended: AtomicU64,
+    real: AtomicU64,
+    durable: AtomicU64,
+    /// Bytes of records and payload since the log was opened: all, and those durable.
+    bytes: AtomicU64,
+    durable_bytes: AtomicU64,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("dir", &self.dir).field("appended", &self.appended()).field("durable", &self.durable()).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// The log in `dir`, everything in which is sealed and durable, going on at `at`. Only recovery knows that.
+    pub(super) fn resume(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        store: StoreId,
+        options: Options,
+        before_sync: SyncHook,
+        at: Position,
+        end: Lsn,
+    ) -> Result<Self> {
+        let spares = Spares::new(Arc::clone(&storage), dir, options.size(), options.background)
+            .wal(|| "cannot start the thread that prepares segments".into())?;
+        Ok(Self {
+            storage,
+            dir: dir.to_path_buf(),
+            store,
+            options,
+            before_sync,
+            spares,
+            append: Mutex::new(Appender { active: None, at, buffer: Vec::new() }),
+            sync: Mutex::new(SyncState { durable: end, ..SyncState::default() }),
+            synced: Condvar::new(),
+            poison: OnceLock::new(),
+            appended: AtomicU64::new(end.0),
+            real: AtomicU64::new(end.0),
+            durable: AtomicU64::new(end.0),
+            bytes: AtomicU64::new(0),
+            durable_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// LSN of the last record appended.
+    #[must_use]
+    pub fn appended(&self) -> Lsn {
+        Lsn(self.appended.load(Ordering::Acquire))
+    }
+
+    /// Everything up to here survives power loss.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Bytes of records, and of the blobs they name, that are appended and not synced. Marks do not count.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        let durable = self.durable_bytes.load(Ordering::Acquire);
+        self.bytes.load(Ordering::Acquire).saturating_sub(durable)
+    }
+
+    /// The segment that takes records now, if one does.
+    #[must_use]
+    pub fn active(&self) -> Option<SegmentId> {
+        lock(&self.append).active.as_ref().map(|a| a.segment.id)
+    }
+
+    /// Why the log refuses writes, if it does.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<String> {
+        self.poison.get().cloned()
+    }
+
+    /// The log's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The store it belongs to.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(reason) => Err(WalError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses all from now on, for the reason of `error`, and gives it back.
+    fn poison(&self, error: WalError) -> WalError {
+        if self.poison.set(error.to_string()).is_ok() {
+            // For the recovery that follows on this boot: what the page cache lost may look like a clean end. Needs no sync.
+            let _ = self.storage.create_new(&self.dir.join(POISON_MARKER));
+        }
+        // Whoever waits for a sync must learn of it.
+        drop(lock(&self.sync));
+        self.synced.notify_all();
+        error
+    }
+
+    /// Appends what `build` pushes: at most `max_bytes` framed ([`framed_len`] of each body). `build` is called once, under the log's
+    /// append lock, with the segment that the records go to; everything it pushes is in the page cache when this returns, in one piece
+    /// of the log. Nothing is appended when it pushes nothing.
+    ///
+    /// # Errors
+    /// ENOSPC when no new segment can be made (the log goes on as soon as there is room); too large; poisoned, or a failed write, which
+    /// poisons.
+    pub fn append_with(&self, max_bytes: usize, build: &mut dyn FnMut(SegmentId, &mut Batch<'_>)) -> Result<Vec<Appended>> {
+        let mut appender = loop {
+            self.check()?;
+            let appender = lock(&self.append);
+            // Everything before the active segment is durable, whatever gap an epoch left.
+            let known = appender.active.as_ref().map_or(appender.at.next_lsn.0, |a| a.first_lsn.0).saturating_sub(1).max(self.durable().0);
+            let unsynced = (appender.at.next_lsn.0 - 1).saturating_sub(known);
+            let idle = self.real.load(Ordering::Acquire) <= self.durable.load(Ordering::Acquire);
+            if idle || (self.unsynced_bytes() < self.options.max_unsynced && unsynced < MAX_UNSYNCED_RECORDS) {
+                break appender;
+            }
+            drop(appender);
+            self.sync()?;
+        };
+        self.check()?;
+        let room = self.options.size() - (HEADER_LEN + FOOTER_LEN + framed_len(0)) as u64;
+        if max_bytes as u64 > room {
+            return Err(WalError::TooLarge { bytes: max_bytes as u64, limit: room });
+        }
+        let keep = (FOOTER_LEN + framed_len(0)) as u64;
+        let full = appender
+            .active
+            .as_ref()
+            .is_some_and(|a| a.end + max_bytes as u64 + keep > self.options.size() || a.payload >= self.options.max_payload);
+        if full {
+            self.seal_active(&mut appender)?;
+        }
+        self.ensure_active(&mut appender)?;
+        let mut buffer = std::mem::take(&mut appender.buffer);
+        buffer.clear();
+        let written = self.write_batch(&mut appender, &mut buffer, max_bytes, build);
+        // One large batch must not hold its memory for ever.
+        if buffer.capacity() <= 1 << 20 {
+            appender.buffer = buffer;
+        }
+        written
+    }
+
+    fn write_batch(
+        &self,
+        appender: &mut Appender,
+        buffer: &mut Vec<u8>,
+        max_bytes: usize,
+        build: &mut dyn FnMut(SegmentId, &mut Batch<'_>),
+    ) -> Result<Vec<Appended>> {
+        let Appender { active: Some(active), at, .. } = appender else {
+            return Err(WalError::Poisoned { reason: "there is no active segment".into() });
+        };
+        let mut batch = Batch {
+            framing: &active.framing,
+            out: buffer,
+            base: active.end,
+            limit: max_bytes,
+            next: at.next_lsn,
+            durable: self.durable(),
+            records: Vec::new(),
+            payload: 0,
+            too_large: None,
+        };
+        build(active.segment.id, &mut batch);
+        let Batch { records, payload, too_large, .. } = batch;
+        if let Some((bytes, limit)) = too_large {
+            return Err(WalError::TooLarge { bytes, limit });
+        }
+        let Some((last, ..)) = records.last().copied() else { return Ok(Vec::new()) };
+        active
+            .segment
+            .file()
+            .write_at(&[buffer], active.end)
+            .wal(|| format!("cannot append to {} at offset {}", active.path.display(), active.end))
+            .map_err(|e| self.poison(e))?;
+        for (_, crc, _) in &records {
+            active.digest.update(&crc.to_le_bytes());
+        }
+        active.end += buffer.len() as u64;
+        active.count += records.len() as u64;
+        active.payload = active.payload.saturating_add(payload);
+        active.touched = Instant::now();
+        if active.real == 0 {
+            active.since = active.touched;
+        }
+        active.real += records.len() as u64;
+        at.next_lsn = last.next();
+        at.last_time = at.last_time.max(Time::now());
+        self.bytes.fetch_add((buffer.len() as u64).saturating_add(payload), Ordering::AcqRel);
+        self.appended.store(last.0, Ordering::Release);
+        self.real.store(last.0, Ordering::Release);
+        let segment = &active.segment;
+        Ok(records.into_iter().map(|(lsn, _, body_offset)| Appended { lsn, segment: Arc::clone(segment), body_offset }).collect())
+    }
+
+    /// Makes everything appended before the call durable.
+    ///
+    /// # Errors
+    /// Poisoned, or a failed sync, which poisons.
+    pub fn sync(&self) -> Result<Lsn> {
+        self.sync_to(Lsn(self.real.load(Ordering::Acquire)))
+    }
+
+    /// Makes everything up to `lsn` durable, and says how far the log is. One sync answers all who wait for it.
+    ///
+    /// # Errors
+    /// Poisoned, or a failed sync, which poisons.
+    pub fn sync_to(&self, lsn: Lsn) -> Result<Lsn> {
+        let mut state = lock(&self.sync);
+        loop {
+            self.check()?;
+            if state.durable >= lsn {
+                return Ok(state.durable);
+            }
+            if !state.leading {
+                break;
+            }
+            state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.leading = true;
+        drop(state);
+        let done = self.lead();
+        let mut state = lock(&self.sync);
+        state.leading = false;
+        let durable = state.durable;
+        drop(state);
+        self.synced.notify_all();
+        // The sync succeeded, whatever becomes of the mark; a mark that cannot be written poisons.
+        let _ = self.mark(done?);
+        Ok(durable)
+    }
+
+    /// One sync of everything appended; gives the LSN it covers.
+    fn lead(&self) -> Result<Lsn> {
+        let (target, bytes, active) = {
+            let appender = lock(&self.append);
+            let target = Lsn(appender.at.next_lsn.0 - 1);
+            (self.appended().min(target), self.bytes.load(Ordering::Acquire), appender.active.as_ref().map(|a| (Arc::clone(&a.segment), a.path.clone())))
+        };
+        if let Some((segment, path)) = active {
+            (self.before_sync)().wal(|| "cannot sync the packs before the log".into()).map_err(|e| self.poison(e))?;
+            segment.file().sync_data().wal(|| format!("cannot sync {}", path.display())).map_err(|e| self.poison(e))?;
+        }
+        // A sync that failed elsewhere meanwhile may have taken this one's error with it.
+        self.check()?;
+        self.advance(target, bytes);
+        Ok(target)
+    }
+
+    fn advance(&self, target: Lsn, bytes: u64) {
+        let mut state = lock(&self.sync);
+        if target > state.durable {
+            state.durable = target;
+            self.durable.store(target.0, Ordering::Release);
+        }
+        if bytes > state.durable_bytes {
+            state.durable_bytes = bytes;
+            self.durable_bytes.store(bytes, Ordering::Release);
+        }
+        drop(state);
+        self.synced.notify_all();
+    }
+
+    /// Appends a mark when nothing follows `target`: what was synced last is then proven durable by the log itself, once the mark reaches
+    /// the disk. Marks are never worth a sync.
+    fn mark(&self, target: Lsn) -> Result<()> {
+        let mut appender = lock(&self.append);
+        let Appender { active: Some(active), at, buffer } = &mut *appender else { return Ok(()) };
+        if at.next_lsn != target.next() || active.real == 0 || self.real.load(Ordering::Acquire) < active.first_lsn.0 || self.check().is_err() {
+            return Ok(());
+        }
+        buffer.clear();
+        let lsn = at.next_lsn;
+        let head = RecordHead { crc: 0, body_len: 0, kind: KIND_MARK, version: 0, payload: 0, lsn, durable_lsn: target };
+        let crc = active.framing.push(buffer, active.end, &head, &[]);
+        if active.end + (buffer.len() + FOOTER_LEN) as u64 > self.options.size() {
+            return Ok(());
+        }
+        active
+            .segment
+            .file()
+            .write_at(&[buffer], active.end)
+            .wal(|| format!("cannot append to {} at offset {}", active.path.display(), active.end))
+            .map_err(|e| self.poison(e))?;
+        active.digest.update(&crc.to_le_bytes());
+        active.end += buffer.len() as u64;
+        active.count += 1;
+        at.next_lsn = lsn.next();
+        self.appended.store(lsn.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Seals the active segment if it holds any record that is no mark: it is then durable, immutable and of its true length. The
+    /// successor is made by the next append. True when something was sealed.
+    ///
+    /// # Errors
+    /// Poisoned, or a failed write or sync, which poisons.
+    pub fn seal(&self) -> Result<bool> {
+        self.check()?;
+        let mut appender = lock(&self.append);
+        if appender.active.as_ref().is_none_or(|a| a.real == 0) {
+            return Ok(false);
+        }
+        self.seal_active(&mut appender)?;
+        Ok(true)
+    }
+
+    /// Seals as [`Log::seal`] when nothing was appended for `idle`, or the first record is older than `age`.
+    ///
+    /// # Errors
+    /// As [`Log::seal`].
+    pub fn seal_if(&self, idle: Duration, age: Duration) -> Result<bool> {
+        self.check()?;
+        let mut appender = lock(&self.append);
+        if appender.active.as_ref().is_none_or(|a| a.real == 0 || (a.touched.elapsed() < idle && a.since.elapsed() < age)) {
+            return Ok(false);
+        }
+        self.seal_active(&mut appender)?;
+        Ok(true)
+    }
+
+    fn seal_active(&self, appender: &mut Appender) -> Result<()> {
+        self.check()?;
+        let Appender { active: slot, at, .. } = appender;
+        let Some(active) = slot.as_ref() else { return Ok(()) };
+        let last = Lsn(at.next_lsn.0 - 1);
+        let bytes = self.bytes.load(Ordering::Acquire);
+        let footer = Footer {
+            count: active.count,
+            first_lsn: active.first_lsn,
+            last_lsn: last,
+            payload: active.payload,
+            last_time: at.last_time,
+            digest: *active.digest.finalize().as_bytes(),
+            durable_lsn: self.durable().min(last),
+            next_lsn: at.next_lsn,
+            next_epoch: at.epoch,
+        };
+        let length = active.end + FOOTER_LEN as u64;
+        let sealed = (|| {
+            (self.before_sync)()?;
+            active.segment.file().write_at(&[&active.framing.footer(&footer, active.end)], active.end)?;
+            active.segment.file().set_len(length)?;
+            active.segment.file().sync_data()
+        })();
+        sealed.wal(|| format!("cannot seal {}", active.path.display())).map_err(|e| self.poison(e))?;
+        // A sync that another thread leads on this file may have taken the error of the same bytes.
+        self.check()?;
+        at.prev = Predecessor { segment: active.segment.id, end_lsn: last, length, digest: footer.digest };
+        *slot = None;
+        self.advance(last, bytes);
+        Ok(())
+    }
+
+    fn ensure_active(&self, appender: &mut Appender) -> Result<()> {
+        if appender.active.is_some() {
+            return Ok(());
+        }
+        let id = appender.at.prev.segment.next();
+        let path = segment_path(&self.dir, id);
+        let creating = || format!("cannot create {}", path.display());
+        let spare = self.spares.take().wal(creating)?;
+        let header = Header {
+            store: self.store,
+            segment: id,
+            epoch: appender.at.epoch,
+            first_lsn: appender.at.next_lsn,
+            durable_lsn: self.durable().min(Lsn(appender.at.next_lsn.0 - 1)),
+            prev: appender.at.prev,
+            created: appender.at.last_time.max(Time::now()),
+            allotted: u32::try_from(self.options.size()).unwrap_or(u32::MAX),
+        };
+        let encoded = header.encode();
+        let born = (|| {
+            spare.file.write_at(&[&encoded], 0)?;
+            spare.file.sync_data()?;
+            self.storage.rename(&spare.path, &path)
+        })();
+        if let Err(e) = born {
+            let _ = self.storage.remove(&spare.path);
+            return Err(WalError::io(creating(), e));
+        }
+        // The name is there and may yet be lost: a second attempt would prove nothing.
+        self.storage.sync_dir(&self.dir).wal(|| format!("cannot sync {}", self.dir.display())).map_err(|e| self.poison(e))?;
+        let mut digest = blake3::Hasher::new();
+        digest.update(&encoded);
+        let now = Instant::now();
+        appender.at.last_time = header.created;
+        appender.active = Some(Active {
+            segment: Arc::new(Segment::new(id, spare.file)),
+            path,
+            framing: Framing::new(self.store, id),
+            digest,
+            first_lsn: header.first_lsn,
+            end: HEADER_LEN as u64,
+            count: 0,
+            real: 0,
+            payload: 0,
+            since: now,
+            touched: now,
+        });
+        self.spares.order();
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Zero-filled files that wait to become segments.
+//!
+//! A file whose blocks are written and synced needs no journal commit at fdatasync: three times the synced appends of a growing file. One
+//! spare is kept ready by a thread of its own; without the thread, or when it is late, the spare is made on the spot.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::storage::{FileRef, Storage};
+
+use super::format::spare_path;
+
+const CHUNK: usize = 256 << 10;
+
+/// A zero-filled, synced file under a temporary name.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) file: FileRef,
+    pub(super) path: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: Option<Spare>,
+    wanted: bool,
+    making: bool,
+    stop: bool,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    size: u64,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+/// Where spares come from. Dropping it stops the thread and removes the spare.
+#[derive(Debug)]
+pub(super) struct Spares {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self) -> io::Result<Spare> {
+        let path = loop {
+            let number = {
+                let mut state = self.state();
+                state.next += 1;
+                state.next
+            };
+            let path = spare_path(&self.dir, number);
+            match self.storage.create_new(&path) {
+                Ok(file) => match fill(&file, self.size) {
+                    Ok(()) => return Ok(Spare { file, path }),
+                    Err(e) => {
+                        // Give the room back at once: the disk may be full.
+                        drop(file);
+                        let _ = self.storage.remove(&path);
+                        return Err(e);
+                    }
+                },
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => break Err(e),
+            }
+        };
+        path
+    }
+
+    fn work(&self) {
+        let mut state = self.state();
+        loop {
+            while !state.wanted && !state.stop {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.stop {
+                return;
+            }
+            state.wanted = false;
+            if state.ready.is_some() {
+                continue;
+            }
+            state.making = true;
+            drop(state);
+            // A failure is no news: whoever needs the segment makes it on the spot and gets the error.
+            let made = self.make().ok();
+            state = self.state();
+            state.making = false;
+            state.ready = made;
+            self.wake.notify_all();
+        }
+    }
+}
+
+fn fill(file: &FileRef, size: u64) -> io::Result<()> {
+    let zeros = vec![0; CHUNK.min(size as usize)];
+    let mut at = 0;
+    while at < size {
+        let n = (size - at).min(zeros.len() as u64);
+        file.write_at(&[&zeros[..n as usize]], at)?;
+        at += n;
+    }
+    file.sync_data()
+}
+
+impl Spares {
+    pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, size: u64, background: bool) -> io::Result<Self> {
+        let shared = Arc::new(Shared { storage, dir: dir.to_path_buf(), size, state: Mutex::default(), wake: Condvar::new() });
+        let thread = if background {
+            let shared = Arc::clone(&shared);
+            Some(std::thread::Builder::new().name("ize-wal-spare".into()).spawn(move || shared.work())?)
+        } else {
+            None
+        };
+        Ok(Self { shared, thread })
+    }
+
+    /// A spare: the one that is ready or being made, else one made now.
+    pub(super) fn take(&self) -> io::Result<Spare> {
+        let mut state = self.shared.state();
+        while state.making {
+            state = self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let ready = state.ready.take();
+        drop(state);
+        match ready {
+            Some(spare) => Ok(spare),
+            None => self.shared.make(),
+        }
+    }
+
+    /// Asks for a spare to be ready for the next time.
+    pub(super) fn order(&self) {
+        if self.thread.is_some() {
+            self.shared.state().wanted = true;
+            self.shared.wake.notify_all();
+        }
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        self.shared.state().stop = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if let Some(spare) = self.shared.state().ready.take() {
+            let _ = self.shared.storage.remove(&spare.path);
+        }
+    }
+}
