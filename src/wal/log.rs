@@ -418,7 +418,11 @@ impl Log {
         let (target, bytes, active) = {
             let appender = lock(&self.append);
             let target = Lsn(appender.at.next_lsn.0 - 1);
-            (self.appended().min(target), self.bytes.load(Ordering::Acquire), appender.active.as_ref().map(|a| (Arc::clone(&a.segment), a.path.clone())))
+            (
+                self.appended().min(target),
+                self.bytes.load(Ordering::Acquire),
+                appender.active.as_ref().map(|a| (Arc::clone(&a.segment), a.path.clone())),
+            )
         };
         if let Some((segment, path)) = active {
             (self.before_sync)().wal(|| "cannot sync the packs before the log".into()).map_err(|e| self.poison(e))?;
@@ -449,7 +453,11 @@ impl Log {
     fn mark(&self, target: Lsn) -> Result<()> {
         let mut appender = lock(&self.append);
         let Appender { active: Some(active), at, buffer } = &mut *appender else { return Ok(()) };
-        if at.next_lsn != target.next() || active.real == 0 || self.real.load(Ordering::Acquire) < active.first_lsn.0 || self.check().is_err() {
+        if at.next_lsn != target.next()
+            || active.real == 0
+            || self.real.load(Ordering::Acquire) < active.first_lsn.0
+            || self.check().is_err()
+        {
             return Ok(());
         }
         buffer.clear();

@@ -109,8 +109,14 @@ impl Log {
         }
         let names = storage.list(dir).wal(|| format!("cannot list {}", dir.display()))?;
         let poisoned = names.iter().any(|n| n.to_str() == Some(POISON_MARKER));
-        let mut mend =
-            Mend { storage: storage.as_ref(), dir, store, scan: &scanned, lossy: poisoned || (!input.clean && !input.same_boot), checkpoint: input.checkpoint };
+        let mut mend = Mend {
+            storage: storage.as_ref(),
+            dir,
+            store,
+            scan: &scanned,
+            lossy: poisoned || (!input.clean && !input.same_boot),
+            checkpoint: input.checkpoint,
+        };
         let mut report = RecoveryReport {
             segments: scanned.segments.len() as u64,
             records: scanned.segments.iter().map(|s| s.records).sum(),
@@ -122,7 +128,15 @@ impl Log {
         let (position, end) = match scanned.segments.last() {
             None => {
                 mend.tidy()?;
-                (Position { prev: no_predecessor(input.floor), next_lsn: scanned.next_lsn, epoch: scanned.epoch.max(1), last_time: Time::now() }, scanned.end)
+                (
+                    Position {
+                        prev: no_predecessor(input.floor),
+                        next_lsn: scanned.next_lsn,
+                        epoch: scanned.epoch.max(1),
+                        last_time: Time::now(),
+                    },
+                    scanned.end,
+                )
             }
             Some(last) => {
                 let clean = input.clean && !poisoned && last.footer.is_some();
