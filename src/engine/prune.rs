@@ -11,7 +11,7 @@ use crate::ids::{BlobId, Lsn, SegmentId, Time};
 use crate::tree::{BlobRead, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
-use crate::wal::prune::Limits;
+use crate::wal::prune::{Keep, Limits};
 use crate::wal::{self, Bounds};
 
 /// What a prune did, or with a dry run would do.
@@ -41,11 +41,11 @@ impl Core {
         let checkpoint = self.history().checkpoint.clone();
         let bounds = Bounds { checkpoint: checkpoint.lsn, floor: checkpoint.floor };
         let scan = wal::scan(&*self.storage, &self.layout.wal(), self.store, bounds)?;
-        let plan = wal::prune::plan(&scan, checkpoint.lsn, &Limits { max_age, max_size }, self.log.active(), Time::now());
+        let plan = wal::prune::plan(&scan, checkpoint.lsn, Limits { max_age, max_size }, &mut |s| s.payload, Time::now());
         let mut pruned = Pruned {
             dropped: plan.drop.iter().map(|s| s.id).collect(),
             wal_bytes: plan.drop.iter().map(|s| s.bytes).sum(),
-            kept: plan.keep.iter().map(|(s, why)| (s.id, why.to_string())).collect(),
+            kept: plan.keep.iter().map(|(s, why)| (s.id, reason(*why).to_owned())).collect(),
             ..Pruned::default()
         };
         if !dry_run {
@@ -104,6 +104,16 @@ impl Core {
         }
         let report = sweep.run(&|id| keep.contains(id), SweepOptions::default())?;
         Ok(report.bytes_removed)
+    }
+}
+
+fn reason(keep: Keep) -> &'static str {
+    match keep {
+        Keep::Last => "the newest segment says where the log goes on",
+        Keep::AboveCheckpoint => "it holds operations that no version holds yet (`ize commit` makes one)",
+        Keep::Unclear => "its end is not known",
+        Keep::WithinLimits => "it is within the limits",
+        Keep::ClockJumped => "the clock has jumped, so ages mean nothing for now",
     }
 }
 

@@ -9,7 +9,9 @@ use crate::error::Result;
 use crate::ids::{Lsn, VersionSeq};
 use crate::project::Project;
 use crate::versions::version_log::VersionLog;
-use crate::wal::{self, Bounds};
+use crate::storage::Storage;
+use crate::wal::WalError;
+use crate::wal::format::segment_of_name;
 
 impl Engine {
     /// How the project stands, as the daemon knows it.
@@ -30,10 +32,8 @@ impl Engine {
                 Ok(ControlFlow::Continue(()))
             })?;
         }
-        let bounds = Bounds { checkpoint: checkpoint.lsn, floor: checkpoint.floor };
-        let log = wal::usage(&*core.storage, &core.layout.wal())?;
+        let log = log_usage(&*core.storage, &core.layout.wal())?;
         let replay_error = self.replay_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let _ = bounds;
         Ok(StatusReport {
             project: self.project.identity.name.clone(),
             dir: PathBytes::from(core.layout.dir()),
@@ -70,6 +70,27 @@ fn first_operation(core: &super::core::Core) -> Result<Option<Horizon>> {
     Ok(first)
 }
 
+/// Number of segments and the bytes that they take.
+fn log_usage(storage: &dyn Storage, dir: &std::path::Path) -> Result<(u64, u64), WalError> {
+    let looking = |source| WalError::Io { doing: format!("cannot look at {}", dir.display()), source };
+    let (mut count, mut bytes) = (0, 0);
+    for name in storage.list(dir).map_err(looking)? {
+        if segment_of_name(&name).is_none() {
+            continue;
+        }
+        match storage.open_read(&dir.join(&name)).and_then(|f| f.len()) {
+            Ok(len) => {
+                count += 1;
+                bytes += len;
+            }
+            // Pruned meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(looking(e)),
+        }
+    }
+    Ok((count, bytes))
+}
+
 fn first_version(versions: &VersionLog) -> Result<Option<Horizon>> {
     Ok(versions.get(VersionSeq(1))?.map(|v| Horizon { lsn: v.last, time: v.end }))
 }
@@ -91,7 +112,7 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
         Ok(ControlFlow::Continue(()))
     })?;
     appended = appended.max(end);
-    let log = wal::usage(&storage, &project.layout.wal())?;
+    let log = log_usage(&storage, &project.layout.wal())?;
     Ok(StatusReport {
         project: project.identity.name.clone(),
         dir: PathBytes::from(project.layout.dir()),

@@ -80,7 +80,9 @@ impl WalError {
                 Some(_) | None => libc::EIO,
             },
             // The caller bounds what it appends: a record that does not fit is a failure of ours, not of the program's argument.
-            Self::TooLarge { .. } | Self::Poisoned { .. } | Self::Damage { .. } | Self::Missing { .. } | Self::Unsupported { .. } => libc::EIO,
+            Self::TooLarge { .. } | Self::Poisoned { .. } | Self::Damage { .. } | Self::Missing { .. } | Self::Unsupported { .. } => {
+                libc::EIO
+            }
         }
     }
 
@@ -114,10 +116,11 @@ impl From<WalError> for Error {
                 "nothing was changed; `ize wal inspect` shows what is readable; put an intact copy of this file in its place, or keep the \
                  store aside and start from its last checkpoint",
             ),
-            WalError::Missing { .. } => {
-                Error::new(Class::Damage, message).hint("nothing was changed; put the file back in its place, under its own name, from a copy")
+            WalError::Missing { .. } => Error::new(Class::Damage, message)
+                .hint("nothing was changed; put the file back in its place, under its own name, from a copy"),
+            WalError::Unsupported { .. } => {
+                Error::new(Class::Refused, message).hint("use the version of ize that wrote this store, or a later one")
             }
-            WalError::Unsupported { .. } => Error::new(Class::Refused, message).hint("use the version of ize that wrote this store, or a later one"),
             WalError::TooLarge { .. } => Error::new(Class::Failed, message),
             WalError::Poisoned { .. } => Error::new(Class::Io, message)
                 .hint("look at the disk (dmesg, free space); then unmount and mount again: recovery keeps what reached the disk"),

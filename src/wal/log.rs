@@ -289,7 +289,9 @@ impl Log {
         let mut appender = loop {
             self.check()?;
             let appender = lock(&self.append);
-            let unsynced = appender.at.next_lsn.0 - 1 - self.durable().0.min(appender.at.next_lsn.0 - 1);
+            // Everything before the active segment is durable, whatever gap an epoch left.
+            let known = appender.active.as_ref().map_or(appender.at.next_lsn.0, |a| a.first_lsn.0).saturating_sub(1).max(self.durable().0);
+            let unsynced = (appender.at.next_lsn.0 - 1).saturating_sub(known);
             let idle = self.real.load(Ordering::Acquire) <= self.durable.load(Ordering::Acquire);
             if idle || (self.unsynced_bytes() < self.options.max_unsynced && unsynced < MAX_UNSYNCED_RECORDS) {
                 break appender;
@@ -406,8 +408,8 @@ impl Log {
         let durable = state.durable;
         drop(state);
         self.synced.notify_all();
-        let target = done?;
-        self.mark(target)?;
+        // The sync succeeded, whatever becomes of the mark; a mark that cannot be written poisons.
+        let _ = self.mark(done?);
         Ok(durable)
     }
 
@@ -416,7 +418,11 @@ impl Log {
         let (target, bytes, active) = {
             let appender = lock(&self.append);
             let target = Lsn(appender.at.next_lsn.0 - 1);
-            (self.appended().min(target), self.bytes.load(Ordering::Acquire), appender.active.as_ref().map(|a| (Arc::clone(&a.segment), a.path.clone())))
+            (
+                self.appended().min(target),
+                self.bytes.load(Ordering::Acquire),
+                appender.active.as_ref().map(|a| (Arc::clone(&a.segment), a.path.clone())),
+            )
         };
         if let Some((segment, path)) = active {
             (self.before_sync)().wal(|| "cannot sync the packs before the log".into()).map_err(|e| self.poison(e))?;
@@ -447,7 +453,11 @@ impl Log {
     fn mark(&self, target: Lsn) -> Result<()> {
         let mut appender = lock(&self.append);
         let Appender { active: Some(active), at, buffer } = &mut *appender else { return Ok(()) };
-        if at.next_lsn != target.next() || active.real == 0 || self.real.load(Ordering::Acquire) < active.first_lsn.0 || self.check().is_err() {
+        if at.next_lsn != target.next()
+            || active.real == 0
+            || self.real.load(Ordering::Acquire) < active.first_lsn.0
+            || self.check().is_err()
+        {
             return Ok(());
         }
         buffer.clear();

@@ -2,7 +2,7 @@
 //!
 //! [`format`] knows the bytes, [`reader`] reads one segment and says how it ends, [`scan`] walks all of them; none of the three writes.
 //! [`log`] appends, syncs and seals. [`recovery`] alone shortens a file, and keeps what it cuts. [`prune`] drops what is no longer
-//! needed.
+//! needed, [`verify`] checks all there is.
 //!
 //! `checkpoint <= durable <= appended`, always.
 
@@ -15,6 +15,7 @@ pub mod recovery;
 pub mod scan;
 mod segment;
 mod spare;
+pub mod verify;
 
 pub use error::{Result, WalError};
 pub use log::{Appended, Batch, Log, Options, SyncHook};
@@ -22,27 +23,3 @@ pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
 pub use scan::{Bounds, LogScan, for_each_record, scan};
 pub use segment::Segment;
-
-/// Number of segments in `dir` and the bytes that they take.
-///
-/// # Errors
-/// An I/O error.
-pub fn usage(storage: &dyn crate::storage::Storage, dir: &std::path::Path) -> Result<(u64, u64)> {
-    let listing = |e| WalError::io(format!("cannot look at {}", dir.display()), e);
-    let (mut count, mut bytes) = (0, 0);
-    for name in storage.list(dir).map_err(listing)? {
-        if format::segment_of_name(&name).is_none() {
-            continue;
-        }
-        match storage.open_read(&dir.join(&name)).and_then(|f| f.len()) {
-            Ok(len) => {
-                count += 1;
-                bytes += len;
-            }
-            // Pruned meanwhile.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(listing(e)),
-        }
-    }
-    Ok((count, bytes))
-}

@@ -1,253 +1,361 @@
-//! Recovery: what a crash left becomes a log that can be appended to. The only code that shortens a file, and it keeps what it cuts.
+//! Opens the log after whatever happened to it. The only code that shortens a log file, and it keeps what it cuts.
 //!
-//! A torn tail is copied to `torn/` before it is cut. After an unclean stop the last segment is written afresh and synced whether or not
-//! it is torn: the page cache may hold what the disk does not, and a failed sync of the process before would never be heard of again.
-//! Everything recovered is durable when this returns. Running it again after a crash in its middle does the same once more.
+//! 1. Scan everything. Damage above the checkpoint: stop, nothing is changed.
+//! 2. Ask the caller about each record above the proven bound: are the blobs it names sound? The first that is not is where the log is
+//!    torn.
+//! 3. Copy what is cut to `torn/`, synced.
+//! 4. After an unclean stop, *fresh copy*: valid prefix and footer of the last segment into a new file, synced, renamed over the old one,
+//!    directory synced. The page cache may hold what the disk does not (a sync that failed before the crash), and no sync of the old file
+//!    would say so. From here on everything recovered is durable, and the last segment is sealed; the next append makes a new one.
+//!
+//! A crash in any of these leaves a log on which recovery finds the same records again, or, after a power cut, the same cut again.
+//!
+//! **No LSN is used twice.** Let E be the last LSN recovered and D the last that was reported durable: D <= E. Nobody was told an LSN above
+//! A, the last appended, and the writer keeps A - D <= 2^20 unsynced + 2^16 of one batch + 1 mark < 2^21. Where records may have been lost
+//! (something was cut, or power was), the next LSN is above E + 2^21 >= D + 2^21 > A. The footer of the fresh copy records the jump, so
+//! that a crash before the next append does not forget it. The segment's header shows a first LSN beyond `end + 1` only with a new epoch.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::error::{Result, WalContext, WalError};
-use super::format::{
-    FOOTER_LEN, Footer, Framing, HEADER_LEN, Header, MAX_UNSYNCED_RECORDS, POISON_MARKER, Predecessor, fresh_path, segment_path, torn_dir,
-};
-use super::log::{Log, Options, Position, SyncHook};
-use super::reader::{Next, Record, SegmentReader};
-use super::scan::{Bounds, Finding, LogScan, SegmentInfo, Verdict, scan, walk};
 use crate::ids::{Lsn, SegmentId, StoreId, Time};
 use crate::storage::Storage;
 
-/// How far the LSN jumps into a new epoch. At most [`MAX_UNSYNCED_RECORDS`] records (and the last batch) are appended beyond the durable
-/// ones at any time, so no LSN that anybody was ever told lies beyond twice as many behind the last record that came back.
-const EPOCH_JUMP: u64 = 2 * MAX_UNSYNCED_RECORDS;
+use super::error::{Result, WalContext, WalError};
+use super::format::{EPOCH_JUMP, FOOTER_LEN, Footer, Framing, Header, POISON_MARKER, Predecessor, fresh_path, segment_path, torn_dir};
+use super::log::{Log, Options, Position, SyncHook};
+use super::reader::{Next, Record, SegmentReader};
+use super::scan::{Bounds, Finding, LogScan, SegmentInfo, SegmentState, scan};
 
-/// What recovery is told.
+/// What recovery must know from outside the log.
 pub struct RecoveryInput<'a> {
     /// Everything up to here is in the base.
     pub checkpoint: Lsn,
     /// Segments below this were pruned.
     pub floor: SegmentId,
-    /// True when the last writer closed the log in order.
+    /// The log was closed in order: sealed and synced by a daemon that said so durably afterwards.
     pub clean: bool,
-    /// True when the machine has not been restarted since then.
+    /// The machine has not been restarted since: the page cache still holds what the process wrote.
     pub same_boot: bool,
-    /// Called before every sync of the log.
+    /// For the log that is opened; also called before the fresh copy is synced.
     pub before_sync: SyncHook,
-    /// Says whether the blobs that a record names are there and sound. Asked of every record above the proven bound.
+    /// Are the blobs that the record names there and right? Asked for records above the proven bound, in order.
     pub verify: &'a mut dyn FnMut(&Record<'_>) -> io::Result<bool>,
 }
 
-/// What was cut.
+/// What was cut off the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The segment.
+    /// The segment's file.
     pub file: PathBuf,
     /// Where the cut is.
     pub offset: u64,
-    /// The first LSN that went.
+    /// First LSN set aside.
     pub lsn: Lsn,
-    /// Bytes that went.
+    /// Bytes set aside.
     pub bytes: u64,
     /// Where they are kept.
     pub saved: PathBuf,
+    /// True when the first record set aside was valid and named a blob that is not sound.
+    pub blob: bool,
 }
 
-impl std::fmt::Display for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (file, saved) = (self.file.display(), self.saved.display());
-        write!(f, "{} bytes of {file} from offset {} on ({} and what followed), kept in {saved}", self.bytes, self.offset, self.lsn)
-    }
-}
-
-/// What recovery did.
+/// What recovery found and did.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveryReport {
-    /// The last record that came back; the checkpoint where there is none above it.
+    /// Segments.
+    pub segments: u64,
+    /// Valid records in them, marks included.
+    pub records: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// LSN of the last record recovered; everything up to it is durable now.
     pub last_lsn: Lsn,
-    /// The epoch of what is appended from now on.
+    /// LSN that the next record gets.
+    pub next_lsn: Lsn,
+    /// The epoch that the next segment belongs to.
     pub epoch: u64,
-    /// The torn tail that was cut off.
+    /// What the log itself proved durable.
+    pub bound: Lsn,
+    /// What was cut.
     pub cut: Option<Cut>,
-    /// Bytes that were written afresh.
-    pub fresh: u64,
-    /// Damage at or below the checkpoint.
+    /// Bytes rewritten by the fresh-copy rule.
+    pub fresh_copied: u64,
+    /// What is wrong and does not stop: damage at or below the checkpoint, a torn tail.
     pub findings: Vec<Finding>,
+    /// How long it took.
+    pub elapsed: Duration,
 }
 
 impl Log {
-    /// Recovers the log in `dir` and opens it for appending.
+    /// Recovers the log in `dir` (made when it is not there) and opens it.
     ///
     /// # Errors
-    /// Damage above the checkpoint, by file, offset and LSN; I/O errors; a segment that this version of ize must not touch.
+    /// Damage above the checkpoint or a missing segment (nothing is changed then), a segment of an unknown version, or an I/O error.
     pub fn recover(
         storage: Arc<dyn Storage>,
         dir: &Path,
         store: StoreId,
         input: RecoveryInput<'_>,
         options: Options,
-    ) -> Result<(Self, RecoveryReport)> {
-        let RecoveryInput { checkpoint, floor, clean, same_boot, before_sync, verify } = input;
-        let bounds = Bounds { checkpoint, floor };
-        let scanned = scan(&*storage, dir, store, bounds)?;
-        if let Some(finding) = scanned.damage_above(checkpoint) {
+    ) -> Result<(Log, RecoveryReport)> {
+        let started = Instant::now();
+        storage.create_dir_all(dir).wal(|| format!("cannot create {}", dir.display()))?;
+        let scanned = scan(storage.as_ref(), dir, store, Bounds { checkpoint: input.checkpoint, floor: input.floor })?;
+        if let Some(finding) = scanned.damage_above(input.checkpoint) {
             return Err(finding.to_error());
         }
-        let poisoned = storage.open_read(&dir.join(POISON_MARKER)).is_ok();
-        let clean = clean && !poisoned && scanned.torn.is_none() && scanned.segments.last().is_none_or(|s| s.footer.is_some());
-        let mut report = RecoveryReport { findings: scanned.findings.clone(), ..RecoveryReport::default() };
-        report.findings.retain(|f| f.verdict == Verdict::Damage);
-        let torn = if clean { None } else { first_unsound(&*storage, dir, store, bounds, &scanned, verify)? };
-        let torn = match (torn, &scanned.torn) {
-            (Some((offset, lsn)), _) => Some((offset, lsn)),
-            (None, Some(tear)) => Some((tear.offset, tear.lsn)),
-            (None, None) => None,
+        let names = storage.list(dir).wal(|| format!("cannot list {}", dir.display()))?;
+        let poisoned = names.iter().any(|n| n.to_str() == Some(POISON_MARKER));
+        let mut mend = Mend {
+            storage: storage.as_ref(),
+            dir,
+            store,
+            scan: &scanned,
+            lossy: poisoned || (!input.clean && !input.same_boot),
+            checkpoint: input.checkpoint,
         };
-        let mut at = Position {
-            prev: Predecessor { segment: SegmentId(floor.0.max(1) - 1), ..Predecessor::default() },
-            next_lsn: scanned.next_lsn.max(checkpoint.next()),
-            epoch: scanned.epoch.max(1),
-            last_time: scanned.segments.iter().filter_map(SegmentInfo::last_time).max().unwrap_or_default(),
+        let mut report = RecoveryReport {
+            segments: scanned.segments.len() as u64,
+            records: scanned.segments.iter().map(|s| s.records).sum(),
+            bytes: scanned.segments.iter().map(|s| s.bytes).sum(),
+            bound: scanned.bound,
+            findings: scanned.findings.clone(),
+            ..RecoveryReport::default()
         };
-        let mut end = scanned.end;
-        if let (Some(last), true) = (scanned.segments.last(), clean) {
-            at.prev = Predecessor { segment: last.id, end_lsn: last.last_lsn, length: last.used, digest: last.digest };
-        } else if let Some(last) = scanned.segments.last() {
-            let fresh = Fresh { storage: &*storage, dir, store, last };
-            let bytes = fresh.read()?;
-            if let Some((offset, lsn)) = torn {
-                report.cut = fresh.keep(&bytes, offset, lsn)?;
-                end = end.min(Lsn(lsn.0 - 1));
+        let (position, end) = match scanned.segments.last() {
+            None => {
+                mend.tidy()?;
+                (
+                    Position {
+                        prev: no_predecessor(input.floor),
+                        next_lsn: scanned.next_lsn,
+                        epoch: scanned.epoch.max(1),
+                        last_time: Time::now(),
+                    },
+                    scanned.end,
+                )
             }
-            if report.cut.is_some() || poisoned || !same_boot {
-                // Whoever was told of a record that is lost was told an LSN: it must not come back.
-                at.next_lsn = at.next_lsn.max(Lsn(end.max(checkpoint).0 + 1 + EPOCH_JUMP));
-                at.epoch += 1;
+            Some(last) => {
+                let clean = input.clean && !poisoned && last.footer.is_some();
+                mend.last(last, clean, &input.before_sync, input.verify, &mut report)?
             }
-            let kept = torn.map_or(bytes.len(), |(offset, _)| usize::try_from(offset).unwrap_or(bytes.len()));
-            at.prev = fresh.write(&bytes[..kept.min(bytes.len())], &at)?;
-            report.fresh = at.prev.length;
-            end = at.prev.end_lsn;
+        };
+        if poisoned {
+            storage.remove(&dir.join(POISON_MARKER)).wal(|| format!("cannot remove {}", dir.join(POISON_MARKER).display()))?;
         }
-        tidy(&*storage, dir, &scanned)?;
-        report.last_lsn = end.max(checkpoint);
-        report.epoch = at.epoch;
-        let end = report.last_lsn;
-        Ok((Self::resume(storage, dir, store, options, before_sync, at, end)?, report))
+        report.last_lsn = end;
+        report.next_lsn = position.next_lsn;
+        report.epoch = position.epoch;
+        let log = Log::resume(storage, dir, store, options, input.before_sync, position, end)?;
+        report.elapsed = started.elapsed();
+        Ok((log, report))
     }
 }
 
-/// The first record above the proven bound that names a blob which is not there: offset and LSN.
-fn first_unsound(
-    storage: &dyn Storage,
-    dir: &Path,
-    store: StoreId,
-    bounds: Bounds,
-    scanned: &LogScan,
-    verify: &mut dyn FnMut(&Record<'_>) -> io::Result<bool>,
-) -> Result<Option<(u64, Lsn)>> {
-    let mut unsound = None;
-    walk(storage, dir, store, bounds, &mut |record, segment| {
-        if unsound.is_none()
-            && record.lsn > scanned.bound
-            && !verify(record).wal(|| format!("cannot read what {} names in {}", record.lsn, segment_path(dir, segment.id).display()))?
-        {
-            unsound = Some((record.offset, record.lsn));
-        }
-        Ok(())
-    })?;
-    Ok(unsound)
+/// The first segment of a log is 1, or the floor where everything below it is gone.
+fn no_predecessor(floor: SegmentId) -> Predecessor {
+    Predecessor { segment: SegmentId(floor.0.saturating_sub(1)), ..Predecessor::default() }
 }
 
-/// The last segment, on its way to be written afresh.
-struct Fresh<'a> {
+struct Mend<'a> {
     storage: &'a dyn Storage,
     dir: &'a Path,
     store: StoreId,
-    last: &'a SegmentInfo,
+    scan: &'a LogScan,
+    /// Records that somebody was told of may be gone without a trace.
+    lossy: bool,
+    checkpoint: Lsn,
 }
 
-impl Fresh<'_> {
-    fn read(&self) -> Result<Vec<u8>> {
-        let reading = || format!("cannot read {}", self.last.file.display());
-        let file = self.storage.open_read(&self.last.file).wal(reading)?;
-        let len = usize::try_from(file.len().wal(reading)?).unwrap_or(0);
-        let mut bytes = vec![0; len];
+/// The valid prefix of the last segment.
+#[derive(Default)]
+struct Prefix {
+    end: u64,
+    count: u64,
+    payload: u64,
+    last: Option<Lsn>,
+    durable: Lsn,
+    digest: [u8; 32],
+    /// The record at `end` is valid but names a blob that is not sound.
+    blob: bool,
+}
+
+impl Mend<'_> {
+    /// Removes what only a crash or an interrupted prune leaves.
+    fn tidy(&self) -> Result<()> {
+        let leftovers = self.scan.leftovers.iter().map(|id| segment_path(self.dir, *id));
+        for path in self.scan.temporary.iter().cloned().chain(leftovers) {
+            match self.storage.remove(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(WalError::io(format!("cannot remove {}", path.display()), e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn last(
+        &mut self,
+        last: &SegmentInfo,
+        clean: bool,
+        before_sync: &SyncHook,
+        verify: &mut dyn FnMut(&Record<'_>) -> io::Result<bool>,
+        report: &mut RecoveryReport,
+    ) -> Result<(Position, Lsn)> {
+        let last_time = last.last_time().unwrap_or_default();
+        let mut footer = last.footer.clone();
+        let mut length = last.used;
+        if !clean {
+            let bytes = self.read(&last.file)?;
+            let prefix = self.prefix(last, &bytes, verify)?;
+            let first = last.header.as_ref().map_or(last.first_lsn, |h| h.first_lsn);
+            let end = prefix.last.unwrap_or(Lsn(first.0.saturating_sub(1)));
+            // From here on files change. Room first: the disk may be full.
+            self.tidy()?;
+            let cut = self.scan.torn.is_some() || prefix.blob;
+            if cut {
+                report.cut = Some(self.save(last, &bytes, &prefix, end.next())?);
+                if prefix.blob {
+                    let dropped = last.records.saturating_sub(prefix.count);
+                    report.records = report.records.saturating_sub(dropped);
+                }
+            }
+            self.lossy |= cut;
+            let (next_lsn, next_epoch) = self.next(end);
+            let fresh = Footer {
+                count: prefix.count,
+                first_lsn: first,
+                last_lsn: end,
+                payload: prefix.payload,
+                last_time: last_time.max(if last.footer.is_some() { last_time } else { Time::now() }),
+                digest: prefix.digest,
+                durable_lsn: prefix.durable.max(self.scan.bound).min(end),
+                next_lsn,
+                next_epoch,
+            };
+            before_sync().wal(|| "cannot sync the packs before the log".into())?;
+            length = self.fresh_copy(last, &bytes[..prefix.end as usize], &fresh)?;
+            report.fresh_copied = length;
+            footer = Some(fresh);
+        } else {
+            self.tidy()?;
+        }
+        let Some(footer) = footer else {
+            return Err(WalError::io(format!("cannot seal {}", last.file.display()), io::ErrorKind::Other.into()));
+        };
+        let (next_lsn, epoch) = if clean { self.next(footer.last_lsn) } else { (footer.next_lsn, footer.next_epoch) };
+        let prev = Predecessor { segment: last.id, end_lsn: footer.last_lsn, length, digest: footer.digest };
+        Ok((Position { prev, next_lsn, epoch, last_time: footer.last_time }, footer.last_lsn))
+    }
+
+    /// The next LSN and the epoch after a log that ends at `end`.
+    fn next(&self, end: Lsn) -> (Lsn, u64) {
+        let plain = end.next();
+        let named = self.scan.segments.last().and_then(|s| s.footer.as_ref()).map_or(plain, |f| f.next_lsn);
+        let mut next = plain.max(named).max(self.checkpoint.next());
+        let mut epoch = self.scan.epoch.max(1);
+        if self.lossy {
+            // Also past what was set aside: an LSN in the cut may have been told.
+            next = Lsn(next.0.saturating_add(EPOCH_JUMP));
+            epoch += 1;
+        } else if next > plain && next > named {
+            epoch += 1;
+        }
+        (next, epoch)
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        let reading = || format!("cannot read {}", path.display());
+        let file = self.storage.open_read(path).wal(reading)?;
+        let mut bytes = vec![0; file.len().wal(reading)? as usize];
         file.read_exact_at(&mut bytes, 0).wal(reading)?;
         Ok(bytes)
     }
 
-    /// Keeps what is about to be cut at `offset`; nothing when there are only zeros.
-    fn keep(&self, bytes: &[u8], offset: u64, lsn: Lsn) -> Result<Option<Cut>> {
-        let tail = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
-        let Some(end) = tail.iter().rposition(|b| *b != 0) else { return Ok(None) };
-        let tail = &tail[..=end];
+    fn prefix(&self, last: &SegmentInfo, bytes: &[u8], verify: &mut dyn FnMut(&Record<'_>) -> io::Result<bool>) -> Result<Prefix> {
+        let first = last.header.as_ref().map(|h: &Header| h.first_lsn);
+        let mut reader = SegmentReader::new(bytes, self.store, last.id, first, self.checkpoint);
+        let mut prefix = Prefix { end: reader.offset(), digest: reader.digest(), ..Prefix::default() };
+        while let Some(next) = reader.step() {
+            match next {
+                Next::Record(record) => {
+                    let sound = record.is_mark()
+                        || record.lsn <= self.scan.bound
+                        || verify(&record).wal(|| format!("cannot check the blobs of LSN {}", record.lsn))?;
+                    if !sound {
+                        prefix.blob = true;
+                        return Ok(prefix);
+                    }
+                    prefix = Prefix {
+                        end: reader.offset(),
+                        count: reader.count(),
+                        payload: reader.payload(),
+                        last: Some(record.lsn),
+                        durable: reader.highest_durable(),
+                        digest: reader.digest(),
+                        blob: false,
+                    };
+                }
+                Next::Sealed(footer, _) => {
+                    // Of a damaged segment below the checkpoint, the footer knows more than could be read.
+                    prefix.last = Some(footer.last_lsn).filter(|_| !reader.is_whole()).or(prefix.last);
+                    if !reader.is_whole() {
+                        prefix.end = reader.offset();
+                    }
+                }
+                Next::End(..) | Next::TornTail(_) | Next::Corrupt(_) => {}
+            }
+        }
+        Ok(prefix)
+    }
+
+    /// Copies what is cut to `torn/`, before anything is cut.
+    fn save(&self, last: &SegmentInfo, bytes: &[u8], prefix: &Prefix, lsn: Lsn) -> Result<Cut> {
+        let rest = &bytes[prefix.end as usize..];
+        let rest = &rest[..rest.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)];
         let dir = torn_dir(self.dir);
         self.storage.create_dir_all(&dir).wal(|| format!("cannot create {}", dir.display()))?;
-        // An earlier recovery of the same tail may have been cut short here: what it kept is kept.
-        let mut attempt = 0;
-        let (saved, file) = loop {
-            let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-            let saved = dir.join(format!("{}-{offset}{suffix}.bin", self.last.id));
-            match self.storage.create_new(&saved) {
-                Ok(file) => break (saved, file),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
-                Err(e) => return Err(WalError::io(format!("cannot create {}", saved.display()), e)),
+        let mut copy = 0u32;
+        let saved = loop {
+            let suffix = if copy == 0 { String::new() } else { format!("-{copy}") };
+            let path = dir.join(format!("{}-{:x}{suffix}.bin", last.id, prefix.end));
+            let saving = || format!("cannot save the torn tail to {}", path.display());
+            match self.storage.create_new(&path) {
+                Ok(file) => {
+                    file.write_at(&[rest], 0).wal(saving)?;
+                    file.sync_data().wal(saving)?;
+                    self.storage.sync_dir(&dir).wal(saving)?;
+                    break path;
+                }
+                // Of an earlier recovery that was itself cut off: the same bytes, or others that are worth keeping too. What is already
+                // there may not be synced, hence a copy of its own.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && copy < 1000 => copy += 1,
+                Err(e) => return Err(WalError::io(saving(), e)),
             }
         };
-        let keeping = || format!("cannot keep the torn tail in {}", saved.display());
-        file.write_at(&[tail], 0).and_then(|()| file.sync_data()).wal(keeping)?;
-        self.storage.sync_dir(&dir).and_then(|()| self.storage.sync_dir(self.dir)).wal(keeping)?;
-        Ok(Some(Cut { file: self.last.file.clone(), offset, lsn, bytes: tail.len() as u64, saved: saved.clone() }))
+        Ok(Cut { file: last.file.clone(), offset: prefix.end, lsn, bytes: rest.len() as u64, saved, blob: prefix.blob })
     }
 
-    /// Writes header and valid records of `bytes` into a new file with a footer, and gives it the segment's name.
-    fn write(&self, bytes: &[u8], at: &Position) -> Result<Predecessor> {
-        let id = self.last.id;
-        let header = Header::decode(bytes, Some(self.store), id)
-            .map_err(|_| WalError::Damage { file: self.last.file.clone(), offset: 0, lsn: self.last.first_lsn, what: "the header fails its check".into() })?;
-        let mut reader = SegmentReader::new(bytes, self.store, id, Some(header.first_lsn), Lsn::ZERO);
-        while let Some(Next::Record(_)) = reader.step() {}
-        let used = usize::try_from(reader.offset()).unwrap_or(HEADER_LEN);
-        let last_lsn = reader.last_lsn().unwrap_or(Lsn(header.first_lsn.0 - 1)).max(Lsn(header.first_lsn.0 - 1));
-        let footer = match &self.last.footer {
-            // It was sealed: the copy is the same to the byte, but for an epoch that begins.
-            Some(footer) => Footer { next_lsn: at.next_lsn, next_epoch: at.epoch, ..footer.clone() },
-            None => Footer {
-                count: reader.count(),
-                first_lsn: header.first_lsn,
-                last_lsn,
-                payload: reader.payload(),
-                last_time: header.created.max(Time::now()),
-                digest: reader.digest(),
-                durable_lsn: last_lsn,
-                next_lsn: at.next_lsn,
-                next_epoch: at.epoch,
-            },
-        };
-        let sealed = Framing::new(self.store, id).footer(&footer, used as u64);
-        let (path, beside) = (segment_path(self.dir, id), fresh_path(self.dir, id));
-        let writing = || format!("cannot write {} afresh", path.display());
-        match self.storage.remove(&beside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(WalError::io(writing(), e)),
-            Ok(()) | Err(_) => {}
+    /// Valid prefix and footer into a new file that takes the segment's name. Gives its length.
+    fn fresh_copy(&self, last: &SegmentInfo, prefix: &[u8], footer: &Footer) -> Result<u64> {
+        let path = fresh_path(self.dir, last.id);
+        let copying = || format!("cannot copy {} to {}", last.file.display(), path.display());
+        let encoded = Framing::new(self.store, last.id).footer(footer, prefix.len() as u64);
+        let file = self.storage.create_new(&path).wal(copying)?;
+        let written = (|| {
+            file.write_at(&[prefix, &encoded], 0)?;
+            file.sync_data()
+        })();
+        if let Err(e) = written {
+            let _ = self.storage.remove(&path);
+            return Err(WalError::io(copying(), e));
         }
-        let file = self.storage.create_new(&beside).wal(writing)?;
-        file.write_at(&[&bytes[..used], &sealed], 0).and_then(|()| file.sync_data()).wal(writing)?;
-        self.storage.rename(&beside, &path).and_then(|()| self.storage.sync_dir(self.dir)).wal(writing)?;
-        Ok(Predecessor { segment: id, end_lsn: footer.last_lsn, length: (used + FOOTER_LEN) as u64, digest: footer.digest })
+        self.storage.rename(&path, &last.file).wal(copying)?;
+        self.storage.sync_dir(self.dir).wal(|| format!("cannot sync {}", self.dir.display()))?;
+        debug_assert!(last.state != SegmentState::Active || last.footer.is_none());
+        Ok((prefix.len() + FOOTER_LEN) as u64)
     }
-}
-
-/// Removes what only a crash leaves, and segments that a prune had not got to.
-fn tidy(storage: &dyn Storage, dir: &Path, scanned: &LogScan) -> Result<()> {
-    let marker = dir.join(POISON_MARKER);
-    let leftovers = scanned.leftovers.iter().map(|id| segment_path(dir, *id));
-    for path in scanned.temporary.iter().cloned().chain(leftovers).chain([marker]) {
-        match storage.remove(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(WalError::io(format!("cannot remove {}", path.display()), e)),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    storage.sync_dir(dir).wal(|| format!("cannot sync {}", dir.display()))
 }

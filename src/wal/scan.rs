@@ -195,31 +195,32 @@ fn read_whole(file: &FileRef) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where a reading of `bytes` stops: offset, and whether cleanly.
-fn stop(bytes: &[u8], store: StoreId, id: SegmentId, bound: Lsn) -> (u64, bool) {
+/// What a reading of `bytes` stops at, unless it ends in a footer or in zeros: the offset, and whether it is corruption.
+fn stop(bytes: &[u8], store: StoreId, id: SegmentId, bound: Lsn) -> Option<(u64, bool)> {
     let first = Header::decode(bytes, Some(store), id).ok().map(|h| h.first_lsn);
     let mut reader = SegmentReader::new(bytes, store, id, first, bound);
     while let Some(next) = reader.step() {
         match next {
             Next::Record(_) => {}
-            Next::Sealed(_, end) | Next::End(end, _) => return (end, true),
-            Next::TornTail(tear) => return (tear.offset, false),
-            Next::Corrupt(c) => return (c.offset, false),
+            Next::Sealed(..) | Next::End(..) => return None,
+            Next::TornTail(tear) => return Some((tear.offset, false)),
+            Next::Corrupt(c) => return Some((c.offset, true)),
         }
     }
-    (reader.offset(), true)
+    None
 }
 
-/// The bytes of the last segment, read again until a bad end is seen twice at one place.
+/// The bytes of the last segment, read again until a bad end is seen twice at one place. When the first reading finds corruption, it saw
+/// a later record: the bytes before that are there when they are read again, so that the second reading tells the truth.
 fn read_last(file: &FileRef, store: StoreId, id: SegmentId, bound: Lsn) -> io::Result<Vec<u8>> {
     let mut bytes = read_whole(file)?;
     let mut seen = None;
     for _ in 0..CONFIRMATIONS {
-        let (offset, clean) = stop(&bytes, store, id, bound);
-        if clean || seen == Some(offset) {
+        let stopped = stop(&bytes, store, id, bound);
+        if stopped.is_none() || seen == stopped {
             break;
         }
-        seen = Some(offset);
+        seen = stopped;
         bytes = read_whole(file)?;
     }
     Ok(bytes)
@@ -308,7 +309,8 @@ impl Walk<'_> {
         let path = segment_path(self.dir, id);
         // What the successor says about this one; its mere name proves that this one was sealed and synced.
         let next_header = successor.and_then(|s| read_header(self.storage, &segment_path(self.dir, s), self.store, s));
-        let claim = next_header.as_ref().map(|h| if h.prev.segment == id { h.prev.end_lsn } else { Lsn(h.first_lsn.0 - 1) });
+        let claim = next_header.as_ref().filter(|h| h.prev.segment == id).map(|h| h.prev.end_lsn);
+        let ceiling = claim.unwrap_or_else(|| next_header.as_ref().map_or(Lsn(u64::MAX), |h| Lsn(h.first_lsn.0 - 1)));
         let bound = if successor.is_some() { Lsn(u64::MAX) } else { self.bounds.checkpoint };
         let expected_id = self.previous.map_or(self.bounds.floor.max(SegmentId(1)), SegmentId::next);
         let opened = self.storage.open_read(&path);
@@ -327,8 +329,7 @@ impl Walk<'_> {
         let (file, bytes) = match read {
             Ok(read) => read,
             Err(e) => {
-                let through = claim.unwrap_or(Lsn(u64::MAX));
-                self.find(&path, id, 0, self.scan.end.next(), through, Verdict::IoError, e.to_string());
+                self.find(&path, id, 0, self.scan.end.next(), ceiling, Verdict::IoError, e.to_string());
                 self.previous = Some(id);
                 self.scan.end = self.scan.end.max(claim.unwrap_or_default());
                 return Ok(());
@@ -339,7 +340,7 @@ impl Walk<'_> {
             Err(HeaderFault::Unsupported(what)) => return Err(WalError::Unsupported { file: path, what }),
             Err(HeaderFault::Damaged(what)) => {
                 // Its records can still be read; how far the fault reaches is known after them.
-                self.find(&path, id, 0, self.scan.end.next(), Lsn(u64::MAX), Verdict::Damage, what.into());
+                self.find(&path, id, 0, self.scan.end.next(), ceiling, Verdict::Damage, what.into());
                 None
             }
         };
@@ -351,13 +352,13 @@ impl Walk<'_> {
         {
             self.chain(&path, h.clone(), before.clone());
         }
-        let info = self.records(id, path, file, &bytes, header, bound, claim, visit)?;
+        let info = self.records(id, path, file, &bytes, header, (bound, claim, ceiling), visit)?;
         self.previous = Some(id);
         if info.header.is_none()
             && let Some(finding) = self.scan.findings.iter_mut().rfind(|f| f.segment == id && f.offset == 0 && !f.missing)
-            && (info.footer.is_some() || claim.is_some())
+            && info.footer.is_some()
         {
-            finding.through = info.last_lsn.max(claim.unwrap_or_default());
+            finding.through = info.last_lsn;
         }
         self.note(&info, successor.is_some());
         self.scan.segments.push(info);
@@ -413,8 +414,7 @@ impl Walk<'_> {
         file: FileRef,
         bytes: &[u8],
         header: Option<Header>,
-        bound: Lsn,
-        claim: Option<Lsn>,
+        (bound, claim, ceiling): (Lsn, Option<Lsn>, Lsn),
         visit: &mut dyn FnMut(&Record<'_>, &Arc<Segment>) -> Result<()>,
     ) -> Result<SegmentInfo> {
         let segment = Arc::new(Segment::new(id, file));
@@ -434,12 +434,20 @@ impl Walk<'_> {
                 Next::End(..) => {}
                 Next::TornTail(tear) => {
                     state = SegmentState::TornTail;
-                    self.find(&path, id, tear.offset, tear.lsn, Lsn(u64::MAX), Verdict::TornTail, format!("a torn tail of {} bytes", tear.bytes));
+                    self.find(
+                        &path,
+                        id,
+                        tear.offset,
+                        tear.lsn,
+                        Lsn(u64::MAX),
+                        Verdict::TornTail,
+                        format!("a torn tail of {} bytes", tear.bytes),
+                    );
                     self.scan.torn = Some(tear);
                 }
                 Next::Corrupt(c) => {
                     state = SegmentState::Damaged;
-                    let through = c.through.or(claim).unwrap_or(Lsn(u64::MAX));
+                    let through = c.through.unwrap_or(ceiling);
                     // All records are there and the footer is not: nothing behind the claim is concerned.
                     let (lsn, what) = if c.lsn > through { (through, "the footer fails its check") } else { (c.lsn, c.what) };
                     self.find(&path, id, c.offset, lsn, through, Verdict::Damage, what.into());

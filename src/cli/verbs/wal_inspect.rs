@@ -106,7 +106,7 @@ pub fn run(args: &WalInspectArgs, session: &mut Session) -> Result<()> {
         record.show(args.json, session)?;
     }
     session.out.flush()?;
-    super::wal_verify::report(&scan.findings, args.json, session)
+    super::wal_verify::show(&scan.findings, args.json, session)
 }
 
 fn show_segment(s: &SegmentInfo, json: bool, session: &mut Session) -> Result<()> {

@@ -9,8 +9,8 @@ use crate::cli::session::Session;
 use crate::error::{Class, Error, Result};
 use crate::op::{Decoded, decode};
 use crate::storage::Disk;
-use crate::wal;
 use crate::wal::scan::{Finding, Verdict};
+use crate::wal::verify::{VerifyReport, verify};
 
 /// Checks the whole chain of segments, every checksum, and every blob that a record names. Beside a live writer it checks what has been
 /// appended so far.
@@ -25,47 +25,27 @@ pub fn run(args: &WalVerifyArgs, session: &mut Session) -> Result<()> {
         Some(layout) => Some(Blobs::open(storage.clone(), layout.blobs(), target.store, OpenMode::ReadOnly)?.0),
         None => None,
     };
-    let mut broken: Vec<Finding> = Vec::new();
     let mut named = 0u64;
-    let scan = wal::scan::walk(&*storage, &target.dir, target.store, target.bounds, &mut |record, segment| {
-        let mut wrong = |verdict, what: String| {
-            broken.push(Finding {
-                file: wal::format::segment_path(&target.dir, segment.id),
-                segment: segment.id,
-                offset: record.offset,
-                lsn: record.lsn,
-                through: record.lsn,
-                verdict,
-                what,
-                missing: false,
-            });
-        };
+    let report = verify(&*storage, &target.dir, target.store, target.bounds, &mut |record| {
         let entry = match decode(record.kind, record.version, record.body) {
             Ok(Decoded::Operation { entry, .. }) => entry,
-            Ok(Decoded::Process(_) | Decoded::Mark | Decoded::Skipped) => return Ok(()),
-            Err(e) => {
-                wrong(Verdict::Damage, e.to_string());
-                return Ok(());
-            }
+            Ok(Decoded::Process(_) | Decoded::Mark | Decoded::Skipped) => return Ok(None),
+            Err(e) => return Ok(Some(e.to_string())),
         };
-        let (Some((id, _)), Some(blobs)) = (entry.op.blob(), &blobs) else { return Ok(()) };
+        let (Some((id, _)), Some(blobs)) = (entry.op.blob(), &blobs) else { return Ok(None) };
         named += 1;
         let mut state = blobs.verify(&id);
         if matches!(state, BlobState::Missing) && blobs.refresh().is_ok() {
             state = blobs.verify(&id);
         }
         match state {
-            BlobState::Sound => {}
-            BlobState::Missing => wrong(Verdict::Damage, format!("blob {id}, which it names, is missing")),
-            BlobState::Damaged(e) => wrong(Verdict::Damage, format!("blob {id}, which it names, is damaged: {e}")),
-            BlobState::Unreadable(e) => wrong(Verdict::IoError, format!("blob {id}, which it names, cannot be read: {e}")),
+            BlobState::Sound => Ok(None),
+            BlobState::Missing => Ok(Some(format!("blob {id}, which it names, is missing"))),
+            BlobState::Damaged(e) => Ok(Some(format!("blob {id}, which it names, is damaged: {e}"))),
+            BlobState::Unreadable(e) => Err(std::io::Error::other(format!("blob {id}, which it names, cannot be read: {e}"))),
         }
-        Ok(())
     })?;
-    let mut findings = scan.findings.clone();
-    findings.extend(broken);
-    let records: u64 = scan.segments.iter().map(|s| s.records).sum();
-    let bytes: u64 = scan.segments.iter().map(|s| s.bytes).sum();
+    let VerifyReport { findings, records, bytes, scan, .. } = report;
     if args.json {
         session.out.json(&json!({
             "type": "summary", "segments": scan.segments.len(), "records": records, "bytes": bytes, "blobs": named, "end": scan.end,
@@ -80,14 +60,14 @@ pub fn run(args: &WalVerifyArgs, session: &mut Session) -> Result<()> {
             scan.end
         ))?;
     }
-    report(&findings, args.json, session)
+    show(&findings, args.json, session)
 }
 
 /// Shows findings; the worst is the error.
 ///
 /// # Errors
 /// The worst finding.
-pub(super) fn report(findings: &[Finding], json: bool, session: &mut Session) -> Result<()> {
+pub(super) fn show(findings: &[Finding], json: bool, session: &mut Session) -> Result<()> {
     for f in findings {
         let verdict = serde_json::to_value(f.verdict).unwrap_or_default();
         let verdict = verdict.as_str().unwrap_or("damage").to_owned();
