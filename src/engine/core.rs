@@ -14,7 +14,7 @@ use crate::blobs::{self, Blobs};
 use crate::error::{Class, Error, Result};
 use crate::fs::Fs;
 use crate::fs::journal::Caller;
-use crate::ids::{Ino, Lsn, SegmentId, StoreId, Time, VersionSeq};
+use crate::ids::{Ino, Lsn, StoreId, Time};
 use crate::op::{Chown, Decoded, Forget, Operation, Utimens, decode};
 use crate::project::Layout;
 use crate::storage::Storage;
@@ -151,7 +151,10 @@ impl Core {
         let reader: Arc<dyn BlobRead> = Arc::clone(&blobs) as _;
         let mut tree = Tree::open(reader, checkpoint.root, checkpoint.next_ino, checkpoint.lsn, checkpoint.clock)?;
         let mut recovery = Recovery { clean: options.clean, checkpoint: checkpoint.lsn, last: report.last_lsn, ..Recovery::default() };
-        recovery.torn = report.cut.as_ref().map(ToString::to_string);
+        recovery.torn = report.cut.as_ref().map(|cut| {
+            let (file, saved) = (cut.file.display(), cut.saved.display());
+            format!("{} bytes of {file} from offset {} on ({} and what followed), kept in {saved}", cut.bytes, cut.offset, cut.lsn)
+        });
         recovery.findings = report.findings.iter().map(|f| f.to_error().to_string()).collect();
         recovery.findings.extend(blobs_report.findings.iter().map(ToString::to_string));
         apply_log(&*storage, &layout, store, &mut tree, Lsn(u64::MAX), &mut |_, body, _| {
@@ -165,7 +168,8 @@ impl Core {
         let journal = Arc::new(LogJournal::new(Arc::clone(&log), Arc::clone(&blobs), layout.dir().to_owned(), tree.clock()));
         // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
         let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
-        let fs = Arc::new(Fs::new(tree, journal));
+        let project = std::os::unix::ffi::OsStrExt::as_bytes(layout.dir().as_os_str()).to_vec();
+        let fs = Arc::new(Fs::new(tree, journal).with_project(project));
         let caller = Caller { pid: std::process::id(), uid: options.owner.0, gid: options.owner.1 };
         {
             let mut writer = fs.locked();

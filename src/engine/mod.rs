@@ -83,6 +83,7 @@ impl Engine {
     /// # Errors
     /// `Busy` (with the holder's pid) when another process has the project open; what recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
+        crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
         let (lock, previous) = Lock::acquire(&project.layout)?;
         let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
         let options = CoreOptions {

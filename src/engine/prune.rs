@@ -8,7 +8,7 @@ use super::core::{Core, Item, for_each_item};
 use crate::blobs::SweepOptions;
 use crate::error::Result;
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
-use crate::tree::{BlobRead, TreeError, decode_blob, load_state};
+use crate::tree::{BlobRead, Live, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
 use crate::wal::prune::{Keep, Limits};
@@ -67,26 +67,24 @@ impl Core {
     /// Drops blobs that nothing names: no version, no record that is kept, no file that is open. The caller holds the replayer, so that no
     /// state is being stored meanwhile.
     fn sweep(&self, replayer: &super::replay::Replayer) -> Result<u64> {
-        let mut keep: HashSet<BlobId> = HashSet::new();
+        let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new() };
+        let mut live = Vec::new();
         // Begun while nothing is between storing a blob and logging the record that names it.
         let base;
         let sweep = {
             let mut writer = self.fs.locked();
             let sweep = self.blobs.begin_sweep()?;
-            writer.tree().live_blobs(&mut |id| {
-                keep.insert(id);
-            });
+            writer.tree().live(&mut |what| live.push(what));
             base = writer.tree().base_root();
             sweep
         };
-        replayer.live_blobs(&mut |id| {
-            keep.insert(id);
-        });
+        replayer.live(&mut |what| live.push(what));
+        let mut named = Vec::new();
         for_each_item(&*self.storage, &self.layout, self.store, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
             if let Item::Operation { entry, .. } = item
                 && let Some((id, _)) = entry.op.blob()
             {
-                keep.insert(id);
+                named.push(id);
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -98,10 +96,18 @@ impl Core {
             }
             roots.extend(history.checkpoint.root);
         }
-        let mut walk = Walk { blobs: &*self.blobs, keep: &mut keep };
         for root in roots {
             walk.state(&root)?;
         }
+        for what in live {
+            match what {
+                Live::Blob(id) => named.push(id),
+                Live::Content(content) => walk.content(&content, &mut Vec::new())?,
+            }
+        }
+        // Only now: the walk takes what it has kept for what it has looked into.
+        let mut keep = walk.keep;
+        keep.extend(named);
         let report = sweep.run(&|id| keep.contains(id), SweepOptions::default())?;
         Ok(report.bytes_removed)
     }
@@ -120,7 +126,7 @@ fn reason(keep: Keep) -> &'static str {
 /// Collects every blob that a state names; what was collected before is not looked into again.
 struct Walk<'a> {
     blobs: &'a dyn BlobRead,
-    keep: &'a mut HashSet<BlobId>,
+    keep: HashSet<BlobId>,
 }
 
 impl Walk<'_> {
@@ -129,7 +135,7 @@ impl Walk<'_> {
         let state = load_state(self.blobs, root)?;
         self.node(&state.root)?;
         let mut nodes = Vec::new();
-        let (blobs, keep) = (self.blobs, &mut *self.keep);
+        let (blobs, keep) = (self.blobs, &mut self.keep);
         inode_table::walk_nodes(blobs, &state, &mut |id| keep.insert(*id), &mut |_, entry| {
             if let InodeEntry::Node(node, _) = entry {
                 nodes.push(node.clone());

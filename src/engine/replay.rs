@@ -44,15 +44,10 @@ impl Replayer {
         Self { limits, follower: None }
     }
 
-    /// Inodes in memory.
-    pub(super) fn resident(&self) -> usize {
-        self.follower.as_ref().map_or(0, |f| f.tree.resident())
-    }
-
-    /// Blobs that the follower's tree names and no version may name yet.
-    pub(super) fn live_blobs(&self, keep: &mut dyn FnMut(crate::ids::BlobId)) {
+    /// What the follower's tree names and perhaps no version does yet.
+    pub(super) fn live(&self, see: &mut dyn FnMut(crate::tree::Live)) {
         if let Some(follower) = &self.follower {
-            follower.tree.live_blobs(keep);
+            follower.tree.live(see);
         }
     }
 

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -147,6 +147,32 @@ pub fn held_by(layout: &Layout) -> Result<Option<Option<Holder>>> {
         Err(Errno::WOULDBLOCK) => Ok(Some(read(&file))),
         Err(e) => Err(Error::io(doing(), e.into())),
     }
+}
+
+/// Waits while the project is held by a process that is dying (killed, and not gone yet), for at most `patience`.
+///
+/// # Errors
+/// As [`held_by`].
+pub fn outlive(layout: &Layout, patience: Duration) -> Result<()> {
+    let until = Instant::now() + patience;
+    while let Some(Some(holder)) = held_by(layout)? {
+        if !is_dying(holder.pid) || Instant::now() > until {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// A zombie, a process with SIGKILL pending, or none at all.
+fn is_dying(pid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    status.lines().any(|line| match line.split_once(':') {
+        Some(("State", state)) => state.trim_start().starts_with(['Z', 'X']),
+        // Bit 8 is signal 9.
+        Some(("SigPnd" | "ShdPnd", mask)) => u64::from_str_radix(mask.trim(), 16).is_ok_and(|m| m & 0x100 != 0),
+        _ => false,
+    })
 }
 
 /// The error that names who has the project open.

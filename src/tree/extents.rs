@@ -281,27 +281,14 @@ impl FileBody {
         Ok(())
     }
 
-    pub(super) fn live_blobs(&self, also_base: bool, keep: &mut dyn FnMut(BlobId)) {
+    pub(super) fn live(&self, also_base: bool, see: &mut dyn FnMut(super::Live)) {
         for extent in self.extents.values() {
             if let Source::Blob { id, .. } = extent.source {
-                keep(id);
+                see(super::Live::Blob(id));
             }
         }
         if also_base {
-            match &self.base {
-                Content::Pieces(pieces) => pieces.iter().for_each(|p| {
-                    if let Piece::Chunk { id, .. } = p {
-                        keep(*id);
-                    }
-                }),
-                Content::PieceList(id) => keep(*id),
-                Content::Empty | Content::Directory(_) | Content::Target(_) => {}
-            }
-            for (_, piece) in self.map.iter().flat_map(|m| &m.pieces) {
-                if let Piece::Chunk { id, .. } = piece {
-                    keep(*id);
-                }
-            }
+            see(super::Live::Content(self.base.clone()));
         }
     }
 }

@@ -261,6 +261,15 @@ pub struct Tree {
     clock: Time,
 }
 
+/// Something that a file in memory names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// A blob.
+    Blob(BlobId),
+    /// Committed content, with all that it names in turn.
+    Content(Content),
+}
+
 /// What the kernel and `stat` want to know of an inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -519,11 +528,12 @@ impl Tree {
         Node { kind: inode.kind, attrs, xattrs, nlink: inode.nlink, size: inode.size, allocated, content }
     }
 
-    /// Blobs that inodes in memory name: extents that are newer than the base, content of files without a name. The sweep keeps them.
-    pub fn live_blobs(&self, keep: &mut dyn FnMut(BlobId)) {
+    /// What inodes in memory name: blobs of extents that are newer than the base, content of files that are changed or have no name. The
+    /// sweep keeps it.
+    pub fn live(&self, see: &mut dyn FnMut(Live)) {
         for (ino, inode) in &self.inodes {
             if let Body::File(file) = &inode.body {
-                file.live_blobs(inode.nlink == 0 || self.dirty.contains(ino), keep);
+                file.live(inode.nlink == 0 || self.dirty.contains(ino), see);
             }
         }
     }

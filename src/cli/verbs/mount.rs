@@ -20,6 +20,9 @@ use crate::project::{Project, lock, registry};
 /// How long requests that are being answered may take when the daemon ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
+/// How long a daemon that was killed may take to be gone.
+const DEATH: Duration = Duration::from_secs(5);
+
 /// Mounts a project: in the background, returning when the mount answers, or in the foreground until it is unmounted.
 ///
 /// # Errors
@@ -55,6 +58,7 @@ pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
         return serve(&project, &mountpoint, &options, args.over, background, session);
     }
     // Asked here too, so that the common mistakes are answered without starting anything.
+    lock::outlive(&project.layout, DEATH)?;
     if let Some(holder) = lock::held_by(&project.layout)? {
         return Err(lock::busy(&project.layout, holder.as_ref()));
     }
