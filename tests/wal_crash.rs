@@ -1,5 +1,5 @@
 //! Crashes of the log on the simulated disk: random histories, a crash at every call that changes something, and again in the recovery.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -576,4 +576,41 @@ fn verify_collects_everything_and_names_the_worst() {
     assert_eq!(report.findings.len(), 2);
     disk.fail_read(1 + 2);
     assert_eq!(check(&disk, 0).worst, Worst::IoError);
+}
+
+/// A hook that fails stands for a pack that could not be synced: then nothing that may name its blobs is reported durable.
+#[test]
+fn packs_are_synced_before_the_log_or_the_log_is_not() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    for seal in [false, true] {
+        let disk = SimDisk::new();
+        let (called, fails) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let hook = {
+            let (disk, called, fails) = (disk.clone(), Arc::clone(&called), Arc::clone(&fails));
+            move || {
+                called.store(disk.calls(), Ordering::SeqCst);
+                if fails.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+            }
+        };
+        let mut verify = |_: &Record<'_>| Ok(true);
+        let input = RecoveryInput {
+            checkpoint: Lsn::ZERO,
+            floor: SegmentId(1),
+            clean: true,
+            same_boot: true,
+            before_sync: Box::new(hook),
+            verify: &mut verify,
+        };
+        let (log, _) = Log::recover(disk.shared(), &dir(), STORE, input, options()).unwrap();
+        let make_durable = || if seal { log.seal().map(|_| ()) } else { log.sync().map(|_| ()) };
+        let first = put(&log, b"x");
+        let before = disk.calls();
+        make_durable().unwrap();
+        assert_eq!(called.load(Ordering::SeqCst), before, "before anything of the log's own");
+        assert!(log.durable() == first && disk.calls() > before);
+        put(&log, b"y");
+        fails.store(true, Ordering::SeqCst);
+        assert_eq!(make_durable().unwrap_err().errno(), libc::EIO);
+        assert!(log.durable() == first && log.poisoned().is_some());
+    }
 }

@@ -1,5 +1,5 @@
 //! The log on the real disk: many writers, readers beside them, the bytes on disk, the document.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ops::ControlFlow;
 use std::path::Path;

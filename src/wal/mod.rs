@@ -1,6 +1,7 @@
 //! The write-ahead log: every operation is here before its program gets the answer.
 //!
-//! [`format`] knows the bytes, [`reader`] reads one segment and says how it ends, [`scan`] walks all of them; none of the three writes.
+//! [`format`] knows the bytes, [`reader`] reads one segment and says how it ends, [`scan`] walks all of them, [`range`] streams
+//! a part; none of these writes.
 //! [`log`] appends, syncs and seals. [`recovery`] alone shortens a file, and keeps what it cuts. [`prune`] drops what is no longer
 //! needed, [`verify`] checks all there is.
 //!
@@ -10,6 +11,7 @@ pub mod error;
 pub mod format;
 pub mod log;
 pub mod prune;
+pub mod range;
 pub mod reader;
 pub mod recovery;
 pub mod scan;
@@ -19,7 +21,8 @@ pub mod verify;
 
 pub use error::{Result, WalError};
 pub use log::{Appended, Batch, Log, Options, SyncHook};
+pub use range::for_each_record;
 pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
-pub use scan::{Bounds, LogScan, for_each_record, scan};
+pub use scan::{Bounds, LogScan, scan};
 pub use segment::Segment;

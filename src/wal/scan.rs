@@ -4,7 +4,6 @@
 //! record may be half written when it is read, and everything before a record that was seen is there when it is read again.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -175,7 +174,7 @@ pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<(Vec<SegmentId>,
 }
 
 /// The whole file; refuses one larger than any segment.
-fn read_whole(file: &FileRef) -> io::Result<Vec<u8>> {
+pub(super) fn read_whole(file: &FileRef) -> io::Result<Vec<u8>> {
     let len = file.len()?;
     if len > MAX_SEGMENT_SIZE {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes are more than a segment can have")));
@@ -212,7 +211,7 @@ fn stop(bytes: &[u8], store: StoreId, id: SegmentId, bound: Lsn) -> Option<(u64,
 
 /// The bytes of the last segment, read again until a bad end is seen twice at one place. When the first reading finds corruption, it saw
 /// a later record: the bytes before that are there when they are read again, so that the second reading tells the truth.
-fn read_last(file: &FileRef, store: StoreId, id: SegmentId, bound: Lsn) -> io::Result<Vec<u8>> {
+pub(super) fn read_last(file: &FileRef, store: StoreId, id: SegmentId, bound: Lsn) -> io::Result<Vec<u8>> {
     let mut bytes = read_whole(file)?;
     let mut seen = None;
     for _ in 0..CONFIRMATIONS {
@@ -226,12 +225,15 @@ fn read_last(file: &FileRef, store: StoreId, id: SegmentId, bound: Lsn) -> io::R
     Ok(bytes)
 }
 
-fn read_header(storage: &dyn Storage, path: &Path, store: StoreId, id: SegmentId) -> Option<Header> {
+pub(super) fn read_header(storage: &dyn Storage, path: &Path, store: StoreId, id: SegmentId) -> Option<Header> {
     let file = storage.open_read(path).ok()?;
     let mut bytes = [0; HEADER_LEN];
     file.read_exact_at(&mut bytes, 0).ok()?;
     Header::decode(&bytes, Some(store), id).ok()
 }
+
+/// Gets every valid record of a walk.
+pub type Visit<'a> = dyn FnMut(&Record<'_>, &Arc<Segment>) -> Result<()> + 'a;
 
 /// Reads the whole log in `dir`, every checksum.
 ///
@@ -249,13 +251,7 @@ pub fn scan(storage: &dyn Storage, dir: &Path, store: StoreId, bounds: Bounds) -
 ///
 /// # Errors
 /// The directory cannot be listed, a segment that this code must not read, or an error of `visit`.
-pub fn walk(
-    storage: &dyn Storage,
-    dir: &Path,
-    store: StoreId,
-    bounds: Bounds,
-    visit: &mut dyn FnMut(&Record<'_>, &Arc<Segment>) -> Result<()>,
-) -> Result<LogScan> {
+pub fn walk(storage: &dyn Storage, dir: &Path, store: StoreId, bounds: Bounds, visit: &mut Visit<'_>) -> Result<LogScan> {
     let (all, temporary) = list(storage, dir)?;
     let (leftovers, ids): (Vec<_>, Vec<_>) = all.into_iter().partition(|id| *id < bounds.floor);
     let mut walk = Walk {
@@ -300,12 +296,7 @@ impl Walk<'_> {
         });
     }
 
-    fn segment(
-        &mut self,
-        id: SegmentId,
-        successor: Option<SegmentId>,
-        visit: &mut dyn FnMut(&Record<'_>, &Arc<Segment>) -> Result<()>,
-    ) -> Result<()> {
+    fn segment(&mut self, id: SegmentId, successor: Option<SegmentId>, visit: &mut Visit<'_>) -> Result<()> {
         let path = segment_path(self.dir, id);
         // What the successor says about this one; its mere name proves that this one was sealed and synced.
         let next_header = successor.and_then(|s| read_header(self.storage, &segment_path(self.dir, s), self.store, s));
@@ -415,7 +406,7 @@ impl Walk<'_> {
         bytes: &[u8],
         header: Option<Header>,
         (bound, claim, ceiling): (Lsn, Option<Lsn>, Lsn),
-        visit: &mut dyn FnMut(&Record<'_>, &Arc<Segment>) -> Result<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<SegmentInfo> {
         let segment = Arc::new(Segment::new(id, file));
         let mut reader = SegmentReader::new(bytes, self.store, id, header.as_ref().map(|h| h.first_lsn), bound);
@@ -472,136 +463,4 @@ impl Walk<'_> {
             footer,
         })
     }
-}
-
-/// Gives every record with an LSN from `from` to `to` to `f`, in order, and says the last LSN it saw (`from - 1` when none). `from`
-/// `Lsn::ZERO` means from the oldest segment kept. `f` may stop early. Works beside a live writer: at the active end it stops quietly, but
-/// everything appended before the call is seen. Damage below `from` does not matter here.
-///
-/// # Errors
-/// Damage in the range, a segment of the range that is missing, an I/O error, or an error of `f`.
-pub fn for_each_record(
-    storage: &dyn Storage,
-    dir: &Path,
-    store: StoreId,
-    from: Lsn,
-    to: Lsn,
-    f: &mut dyn FnMut(&Record<'_>, &Arc<Segment>) -> crate::error::Result<ControlFlow<()>>,
-) -> crate::error::Result<Lsn> {
-    let mut seen = Lsn(from.0.saturating_sub(1));
-    // Segment to go on with, and whether it was already read to an open end.
-    let mut next: Option<SegmentId> = None;
-    loop {
-        let (ids, _) = list(storage, dir)?;
-        let todo: Vec<SegmentId> = ids.into_iter().filter(|id| next.is_none_or(|n| *id >= n)).collect();
-        if next.is_none() {
-            next = start(storage, dir, store, &todo, from)?;
-        }
-        let todo: Vec<SegmentId> = todo.into_iter().filter(|id| next.is_none_or(|n| *id >= n)).collect();
-        let mut sealed = false;
-        for (i, id) in todo.iter().enumerate() {
-            if next.is_some_and(|n| n != *id) {
-                let segment = next.unwrap_or_default();
-                return Err(WalError::Missing { file: segment_path(dir, segment), segment, lsn: seen.next() }.into());
-            }
-            let path = segment_path(dir, *id);
-            let (read, end) = one_segment(storage, path, store, *id, i + 1 < todo.len(), (seen, from, to), f)?;
-            seen = seen.max(read);
-            if seen >= to || end == SegmentEnd::Stopped {
-                return Ok(seen.min(to));
-            }
-            sealed = end == SegmentEnd::Sealed;
-            next = Some(if sealed { id.next() } else { *id });
-        }
-        // Rolled since the directory was listed: there may be more.
-        let more = match next {
-            Some(n) if sealed => list(storage, dir)?.0.contains(&n),
-            Some(n) => list(storage, dir)?.0.iter().any(|id| *id > n),
-            None => false,
-        };
-        if !more {
-            return Ok(seen);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SegmentEnd {
-    Sealed,
-    Open,
-    Stopped,
-}
-
-/// The segment with which to begin for `from`: the last whose first LSN is not above it.
-fn start(storage: &dyn Storage, dir: &Path, store: StoreId, ids: &[SegmentId], from: Lsn) -> Result<Option<SegmentId>> {
-    if from == Lsn::ZERO {
-        return Ok(ids.first().copied());
-    }
-    for id in ids.iter().rev() {
-        let path = segment_path(dir, *id);
-        let Some(header) = read_header(storage, &path, store, *id) else { continue };
-        if header.first_lsn <= from {
-            return Ok(Some(*id));
-        }
-        if header.prev.end_lsn < from {
-            // Between two epochs there are no records.
-            return Ok(Some(*id));
-        }
-    }
-    match ids.first() {
-        // A first segment with a damaged header may hold it; reading it decides.
-        Some(id) if read_header(storage, &segment_path(dir, *id), store, *id).is_none() => Ok(Some(*id)),
-        Some(id) => {
-            let segment = SegmentId(id.0.saturating_sub(1));
-            Err(WalError::Missing { file: segment_path(dir, segment), segment, lsn: from })
-        }
-        None => Ok(None),
-    }
-}
-
-fn one_segment(
-    storage: &dyn Storage,
-    path: PathBuf,
-    store: StoreId,
-    id: SegmentId,
-    followed: bool,
-    (seen, from, to): (Lsn, Lsn, Lsn),
-    f: &mut dyn FnMut(&Record<'_>, &Arc<Segment>) -> crate::error::Result<ControlFlow<()>>,
-) -> crate::error::Result<(Lsn, SegmentEnd)> {
-    let reading = || format!("cannot read {}", path.display());
-    let file = storage.open_read(&path).wal(reading)?;
-    let bound = if followed { Lsn(u64::MAX) } else { Lsn::ZERO };
-    let bytes = if followed { read_whole(&file).wal(reading)? } else { read_last(&file, store, id, bound).wal(reading)? };
-    let segment = Arc::new(Segment::new(id, file));
-    let first = match Header::decode(&bytes, Some(store), id) {
-        Ok(header) => Some(header.first_lsn),
-        Err(HeaderFault::Unsupported(what)) => return Err(WalError::Unsupported { file: path, what }.into()),
-        Err(HeaderFault::Damaged(_)) => None,
-    };
-    let mut reader = SegmentReader::new(&bytes, store, id, first, bound);
-    let mut last = seen;
-    while let Some(next) = reader.step() {
-        match next {
-            Next::Record(record) => {
-                if record.lsn > to {
-                    return Ok((last, SegmentEnd::Stopped));
-                }
-                if record.lsn > seen && record.lsn >= from {
-                    last = record.lsn;
-                    if f(&record, &segment)?.is_break() {
-                        return Ok((last, SegmentEnd::Stopped));
-                    }
-                }
-            }
-            Next::Sealed(..) => return Ok((last, SegmentEnd::Sealed)),
-            // A footer missing before a successor was found corrupt; here the end is that of the log.
-            Next::End(..) | Next::TornTail(_) => return Ok((last, SegmentEnd::Open)),
-            Next::Corrupt(c) => {
-                if c.through.is_none_or(|t| t >= from && t > seen) {
-                    return Err(WalError::Damage { file: path, offset: c.offset, lsn: c.lsn, what: c.what.into() }.into());
-                }
-            }
-        }
-    }
-    Ok((last, SegmentEnd::Open))
 }

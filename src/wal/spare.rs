@@ -52,7 +52,7 @@ impl Shared {
     }
 
     fn make(&self) -> io::Result<Spare> {
-        let path = loop {
+        loop {
             let number = {
                 let mut state = self.state();
                 state.next += 1;
@@ -70,10 +70,9 @@ impl Shared {
                     }
                 },
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => break Err(e),
+                Err(e) => return Err(e),
             }
-        };
-        path
+        }
     }
 
     fn work(&self) {
