@@ -1,1 +1,300 @@
-//! (being built)
+//! Blobs: content-addressed bytes in append-only packs, `blobs/{id:016x}.pack`. Payloads of 64 KiB and more go here before the log names
+//! them; replay puts chunks, directories and tables here.
+//!
+//! Rules:
+//! - A pack is closed and synced before its successor takes an entry: only the last pack can hold bytes that the disk does not.
+//! - Packs describe themselves; the index is rebuilt from their entry heads at every open and is never written.
+//! - A blob may stand in several packs (after a sweep, or a copy found wrong); the youngest copy counts.
+//! - After one failed sync the store takes no more bytes: nothing is known of those since the last good one.
+//!
+//! Locks, in the order in which they are taken: `sweeping`, `sync_turn`, `tail`, then `gate` or `index` (short, never over I/O).
+//! `sync_turn` is held over a sync, so that one sync answers everybody who waits for it; readers and appenders do not need it, unless a
+//! pack is full.
+
+mod append;
+mod error;
+mod open;
+pub mod pack;
+mod read;
+mod sweep;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use error::{BlobError, Fault, Finding};
+pub use read::BlobState;
+pub use sweep::{Sweep, SweepOptions, SweepReport};
+
+use crate::ids::{BlobId, PackId, StoreId};
+use crate::storage::{FileRef, Storage};
+use pack::Stored;
+
+/// How [`Blobs::put`] stores bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As they are: the way before an answer.
+    Raw,
+    /// zstd level 1, where that saves at least an eighth: the way of replay and sweep.
+    Compress,
+}
+
+/// How [`Blobs::open`] opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Never writes; may stand beside a live writer.
+    ReadOnly,
+    /// The only writer of the store (the caller holds the project's lock).
+    Write {
+        /// Whether the last writer synced everything and said so; else the last pack is written afresh.
+        clean: bool,
+    },
+}
+
+/// What [`Blobs::open`] and [`Blobs::refresh`] saw and did.
+#[derive(Debug, Default)]
+pub struct BlobsReport {
+    /// Everything wrong: torn tails, damage, other stores' packs.
+    pub findings: Vec<Finding>,
+    /// The pack that was written afresh after an unclean stop.
+    pub rewritten: Option<Rewritten>,
+}
+
+/// A pack written afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The pack.
+    pub pack: PackId,
+    /// Entries kept.
+    pub kept: u64,
+    /// Entries left out because their bytes fail their check.
+    pub dropped: u64,
+    /// Bytes behind the last valid entry, cut.
+    pub cut: u64,
+}
+
+/// Sizes of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Pack files.
+    pub packs: u64,
+    /// Their length together, in bytes: what the store takes of the disk.
+    pub pack_bytes: u64,
+    /// Blobs in the index.
+    pub blobs: u64,
+    /// Their raw bytes.
+    pub raw: u64,
+    /// Their stored bytes, without heads.
+    pub stored: u64,
+}
+
+/// The blob store of one project.
+#[derive(Debug)]
+pub struct Blobs {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    store: StoreId,
+    writable: bool,
+    /// A full pack is one of at least this many bytes; the format's target but in tests.
+    target_len: u64,
+    index: RwLock<Index>,
+    handles: Mutex<HashMap<PackId, FileRef>>,
+    inflated: Mutex<read::Inflated>,
+    tail: Mutex<append::Tail>,
+    /// Held over a sync of the store.
+    sync_turn: Mutex<()>,
+    /// `synced <= appended` (in [`append::Tail`]): entry bytes known to be on the disk, counted since the open.
+    synced: AtomicU64,
+    poison: OnceLock<String>,
+    gate: Mutex<Gate>,
+    gate_moved: Condvar,
+    sweeping: Mutex<()>,
+}
+
+/// Where a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    pack: PackId,
+    /// Below 4 GiB: see the assertion in [`pack`].
+    offset: u32,
+    raw_len: u32,
+    stored_len: u32,
+    encoding: Stored,
+    /// Read and found right, or written, since the open.
+    verified: bool,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    places: HashMap<BlobId, Place>,
+    packs: BTreeMap<PackId, PackInfo>,
+    raw: u64,
+    stored: u64,
+}
+
+#[derive(Clone, Debug)]
+struct PackInfo {
+    /// Where its entries end.
+    end: u64,
+    /// Whether it has a successor: it will not grow any more.
+    closed: bool,
+    /// Something in it could not be read: sweep leaves it alone, because what it holds is not known.
+    damaged: bool,
+    /// The header as it was read; `None` when it is damaged.
+    header: Option<[u8; pack::PACK_HEADER_LEN as usize]>,
+}
+
+impl Index {
+    fn insert(&mut self, id: BlobId, place: Place) {
+        self.raw += u64::from(place.raw_len);
+        self.stored += u64::from(place.stored_len);
+        if let Some(old) = self.places.insert(id, place) {
+            self.forget(&old);
+        }
+    }
+
+    fn remove(&mut self, id: &BlobId) {
+        if let Some(old) = self.places.remove(id) {
+            self.forget(&old);
+        }
+    }
+
+    fn forget(&mut self, old: &Place) {
+        self.raw = self.raw.saturating_sub(u64::from(old.raw_len));
+        self.stored = self.stored.saturating_sub(u64::from(old.stored_len));
+    }
+
+    fn remove_pack(&mut self, pack: PackId) {
+        self.packs.remove(&pack);
+        let gone: Vec<BlobId> = self.places.iter().filter(|(_, p)| p.pack == pack).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.remove(&id);
+        }
+    }
+}
+
+/// Who may rely on a blob that a sweep does not see yet.
+#[derive(Debug, Default)]
+struct Gate {
+    /// While a sweep runs: blobs put since it began.
+    touched: Option<HashSet<BlobId>>,
+    /// Grows with each sweep.
+    generation: u64,
+    /// Holds by the generation in which they began.
+    holds: BTreeMap<u64, usize>,
+}
+
+/// While it lives, no sweep begins. Take one before a put and drop it when the put's id stands where the sweep's roots are read from (in
+/// the log): else a sweep that begins in between could drop the blob.
+#[derive(Debug)]
+pub struct Hold<'a> {
+    blobs: &'a Blobs,
+    generation: u64,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut gate = lock(&self.blobs.gate);
+        if let Some(n) = gate.holds.get_mut(&self.generation) {
+            *n -= 1;
+            if *n == 0 {
+                gate.holds.remove(&self.generation);
+                self.blobs.gate_moved.notify_all();
+            }
+        }
+    }
+}
+
+impl Blobs {
+    /// The directory of the packs.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Length of a blob in raw bytes, if the store has it. Its bytes are not looked at.
+    #[must_use]
+    pub fn contains(&self, id: &BlobId) -> Option<u64> {
+        self.place(id).map(|p| u64::from(p.raw_len))
+    }
+
+    /// Every blob with its length in raw bytes, in no order. A snapshot.
+    #[must_use]
+    pub fn list(&self) -> Vec<(BlobId, u64)> {
+        self.index().places.iter().map(|(id, p)| (*id, u64::from(p.raw_len))).collect()
+    }
+
+    /// Sizes of the store.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let index = self.index();
+        Usage {
+            packs: index.packs.len() as u64,
+            pack_bytes: index.packs.values().map(|p| p.end).sum(),
+            blobs: index.places.len() as u64,
+            raw: index.raw,
+            stored: index.stored,
+        }
+    }
+
+    /// Bytes put, but not known to be on the disk.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        let appended = lock(&self.tail).appended;
+        appended.saturating_sub(self.synced.load(Ordering::Acquire))
+    }
+
+    /// Why the store takes no more bytes, after a failed sync.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poison.get().map(String::as_str)
+    }
+
+    /// Keeps every sweep from beginning; see [`Hold`]. A put may be made under a hold; a sweep may not be begun by its holder.
+    pub fn hold(&self) -> Hold<'_> {
+        let mut gate = lock(&self.gate);
+        let generation = gate.generation;
+        *gate.holds.entry(generation).or_default() += 1;
+        Hold { blobs: self, generation }
+    }
+
+    /// Says that `id` is in use, if a sweep runs.
+    fn touch(&self, id: &BlobId) {
+        if let Some(touched) = lock(&self.gate).touched.as_mut() {
+            touched.insert(*id);
+        }
+    }
+
+    fn place(&self, id: &BlobId) -> Option<Place> {
+        self.index().places.get(id).copied()
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pack_path(&self, pack: PackId) -> PathBuf {
+        self.dir.join(pack::pack_file_name(pack))
+    }
+
+    fn check_poison(&self) -> Result<(), BlobError> {
+        match self.poison.get() {
+            Some(why) => Err(BlobError::Poisoned(why.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: every critical section here leaves its state whole at each step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
