@@ -154,7 +154,7 @@ impl VersionLog {
                 file.set_len(end).map_err(|e| log.io("cut", e))?;
             }
             if len != end || keep_up_to.is_none() {
-                // A cut must be durable before another record stands there.
+                // What is kept and what is cut is settled here, whatever comes next.
                 file.sync_data().map_err(|e| log.io("sync", e))?;
             }
             let last = log.last_entry();

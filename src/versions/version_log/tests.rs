@@ -327,3 +327,16 @@ fn a_full_disk_refuses_a_version_and_a_failed_sync_poisons() {
     assert!(matches!(log.get(VersionSeq(1)), Err(VersionLogError::Io { .. })), "an I/O error is no damage");
     assert_eq!(log.get(VersionSeq(1)).unwrap(), version(1));
 }
+
+#[test]
+fn what_an_open_without_a_checkpoint_keeps_is_durable() {
+    let disk = disk();
+    let log = open(&disk, LogMode::Write, None);
+    log.append(&version(1)).unwrap();
+    // The process dies before the sync; what the next one builds on must not vanish.
+    let killed = disk.kill();
+    assert_eq!(open(&killed, LogMode::Write, None).len(), 1);
+    for seed in 0..10 {
+        assert_eq!(open(&killed.crash(seed), LogMode::ReadOnly, None).len(), 1);
+    }
+}
