@@ -106,7 +106,14 @@ impl Blobs {
     }
 
     /// Writes an entry at the tail's end; the index does not know it yet. Gives its place and the new end.
-    pub(super) fn write_only(&self, tail: &mut Tail, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<(Place, u64), BlobError> {
+    pub(super) fn write_only(
+        &self,
+        tail: &mut Tail,
+        id: BlobId,
+        encoding: Stored,
+        raw_len: u32,
+        stored: &[u8],
+    ) -> Result<(Place, u64), BlobError> {
         // It may have been set while this thread waited for the tail.
         self.check_poison()?;
         let Some(open) = tail.pack.as_mut() else { return Err(BlobError::io("append to a pack", std::io::ErrorKind::NotFound.into())) };

@@ -19,6 +19,8 @@ mod read;
 mod sweep;
 mod walk;
 
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use super::append::{OpenPack, Tail};
 use super::error::Doing;
 use super::pack::{self, BadHeader, EntryHead, PACK_HEADER_LEN, PackHeader};
 use super::walk::{Walk, bad_block, walk};
-use super::{BlobError, Blobs, BlobsReport, Fault, Finding, Gate, Index, OpenMode, PackInfo, Place, Rewritten, lock, read};
+use super::{BlobError, Blobs, BlobsReport, Fault, Finding, Gate, OpenMode, PackInfo, Place, Rewritten, lock, read};
 use crate::ids::{PackId, StoreId};
 use crate::storage::{Storage, StorageFile};
 
@@ -295,7 +295,11 @@ impl Blobs {
             return Err(BlobError::io(format!("read `{}` at offset {offset}", path.display()), e));
         }
         if header.is_none() && found.len > 0 {
-            let fault = if found.entries.is_empty() { Fault::TornTail } else { Fault::PackHeader };
+            // A header that did not reach the disk is short or zeros; other bytes are damage.
+            let mut bytes = vec![0; found.len.min(PACK_HEADER_LEN) as usize];
+            old.read_exact_at(&mut bytes, 0).doing("read", &path)?;
+            let torn = found.len < PACK_HEADER_LEN || bytes.iter().all(|b| *b == 0);
+            let fault = if torn { Fault::TornTail } else { Fault::PackHeader };
             report.findings.push(Finding { file: path.clone(), offset: 0, len: found.len.min(PACK_HEADER_LEN), id: None, fault });
         }
         self.report_walk(id, &found, false, report);
@@ -376,4 +380,3 @@ fn place(pack: PackId, entry: &EntryHead, offset: u64) -> Place {
         verified: false,
     }
 }
-

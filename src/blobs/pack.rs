@@ -290,7 +290,13 @@ mod tests {
     fn an_entry_is_valid_only_in_its_own_place() {
         let (store, pack) = (StoreId([7; 16]), PackId(3));
         let data = vec![9u8; BLOCK_LEN + 1];
-        let head = EntryHead { offset: 64, encoding: Stored::Raw, raw_len: data.len() as u32, stored_len: data.len() as u32, id: BlobId::of(&data) };
+        let head = EntryHead {
+            offset: 64,
+            encoding: Stored::Raw,
+            raw_len: data.len() as u32,
+            stored_len: data.len() as u32,
+            id: BlobId::of(&data),
+        };
         let b = head.encode(store, pack, &data);
         assert_eq!(head.blocks(), 2);
         assert_eq!(head.total_len() % ALIGN, 0);

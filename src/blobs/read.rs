@@ -84,7 +84,6 @@ impl Blobs {
         let mut last = None;
         for _ in 0..4 {
             let Some(place) = self.place(id) else { return Err(last.unwrap_or(BlobError::Missing(*id))) };
-            let same = last.is_some() && self.writable;
             let result = self.handle(place.pack).and_then(|file| read(&place, &file));
             match result {
                 Err(BlobError::Io { doing, source }) if source.kind() == io::ErrorKind::NotFound => {
@@ -93,9 +92,6 @@ impl Blobs {
                 }
                 Err(BlobError::Damaged(finding)) if !self.writable && last.is_none() => last = Some(BlobError::Damaged(finding)),
                 other => return other,
-            }
-            if same && self.place(id) == Some(place) {
-                break;
             }
             self.refresh()?;
         }
@@ -196,9 +192,7 @@ impl Blobs {
     fn read_exact(&self, id: &BlobId, place: &Place, file: &FileRef, buf: &mut [u8], offset: u64) -> Result<(), BlobError> {
         let path = self.pack_path(place.pack);
         match file.read_exact_at(buf, offset) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(self.damaged(id, place, offset, buf.len() as u64, Fault::Entry))
-            }
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.damaged(id, place, offset, buf.len() as u64, Fault::Entry)),
             other => other.map_err(|e| BlobError::io(format!("read blob {id} in `{}` at offset {offset}", path.display()), e)),
         }
     }
@@ -210,13 +204,7 @@ impl Blobs {
 
 impl Place {
     pub(super) fn head(&self, id: BlobId) -> EntryHead {
-        EntryHead {
-            offset: u64::from(self.offset),
-            encoding: self.encoding,
-            raw_len: self.raw_len,
-            stored_len: self.stored_len,
-            id,
-        }
+        EntryHead { offset: u64::from(self.offset), encoding: self.encoding, raw_len: self.raw_len, stored_len: self.stored_len, id }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::MutexGuard;
 
 use super::append::compress;
 use super::error::Doing;
-use super::pack::{EntryHead, PACK_HEADER_LEN, Stored};
+use super::pack::{PACK_HEADER_LEN, Stored};
 use super::{BlobError, Blobs, Finding, Place, lock};
 use crate::ids::{BlobId, PackId};
 
@@ -228,4 +228,3 @@ impl Sweep<'_> {
         Ok(new)
     }
 }
-
