@@ -1,5 +1,7 @@
 //! The log and the blob store without a mount: what an append, a durable append and a put cost.
 
+#![allow(missing_docs, clippy::expect_used, reason = "a bench that cannot go on stops; criterion's macro makes functions without docs")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

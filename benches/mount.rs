@@ -2,6 +2,8 @@
 //! ratios. Each round touches its own files; pass a number of rounds after `--` (default 7). Pin it (`taskset -c 0`) for figures that can
 //! be compared.
 
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a bench that cannot go on stops, and prints its table")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -123,6 +125,11 @@ fn main() {
     println!("| work | native | ize | ize / native |\n|---|---|---|---|");
     for ((name, _), (a, b)) in WORKS.iter().zip(results) {
         let (a, b) = (median(a), median(b));
-        println!("| {name} | {:.2} ms | {:.2} ms | {:.2} |", a.as_secs_f64() * 1e3, b.as_secs_f64() * 1e3, b.as_secs_f64() / a.as_secs_f64());
+        println!(
+            "| {name} | {:.2} ms | {:.2} ms | {:.2} |",
+            a.as_secs_f64() * 1e3,
+            b.as_secs_f64() * 1e3,
+            b.as_secs_f64() / a.as_secs_f64()
+        );
     }
 }

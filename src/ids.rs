@@ -196,7 +196,11 @@ impl From<std::time::SystemTime> for Time {
             Err(e) => {
                 let d = e.duration();
                 let secs = -i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-                if d.subsec_nanos() == 0 { Self { secs, nanos: 0 } } else { Self { secs: secs - 1, nanos: 1_000_000_000 - d.subsec_nanos() } }
+                if d.subsec_nanos() == 0 {
+                    Self { secs, nanos: 0 }
+                } else {
+                    Self { secs: secs - 1, nanos: 1_000_000_000 - d.subsec_nanos() }
+                }
             }
         }
     }

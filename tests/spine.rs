@@ -1,5 +1,7 @@
 //! The whole path through the real binary, real mounts and real kills: mount, write, kill -9, recover, commit, prune, go back.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod support;
 
 use std::io::Write;
@@ -191,7 +193,13 @@ fn git_works_in_the_mount_and_survives_sigkill() {
         let pid = home.daemon();
         let script = "cd r && i=$(git rev-list --count HEAD 2>/dev/null || echo 0); while :; do i=$((i+1)); mkdir -p d$((i%5)); \
                       seq $i $((i+200)) > d$((i%5))/f$((i%17)); git add -A; git commit -qm \"c $i\"; echo $i; done";
-        let mut git = Command::new("bash").args(["-c", script]).current_dir(&home.mount).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut git = Command::new("bash")
+            .args(["-c", script])
+            .current_dir(&home.mount)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(rng.random_range(200..900)));
         kill_now(pid);
         let _ = git.kill();
@@ -218,7 +226,7 @@ fn prune_drops_what_versions_hold_while_a_program_writes() {
             while !stop.load(Ordering::Relaxed) {
                 file.write_all(&[n as u8; 4096]).unwrap();
                 n += 1;
-                if n % 50 == 0 {
+                if n.is_multiple_of(50) {
                     std::fs::write(home.mount.join(format!("big-{}", n % 3)), vec![n as u8; 300_000]).unwrap();
                 }
                 std::thread::sleep(Duration::from_micros(200));

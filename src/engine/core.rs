@@ -112,12 +112,8 @@ impl Core {
         let mode = blobs::OpenMode::Write { clean: options.clean };
         let (blobs, blobs_report) = Blobs::open(Arc::clone(&storage), layout.blobs(), store, mode)?;
         let blobs = Arc::new(blobs);
-        let versions = VersionLog::open(
-            Arc::clone(&storage),
-            layout.versions(),
-            store,
-            version_log::Mode::Write { keep_up_to: checkpoint.version },
-        )?;
+        let versions =
+            VersionLog::open(Arc::clone(&storage), layout.versions(), store, version_log::Mode::Write { keep_up_to: checkpoint.version })?;
         let sync_blobs = {
             let blobs = Arc::clone(&blobs);
             Box::new(move || blobs.sync().map_err(std::io::Error::other)) as wal::SyncHook

@@ -85,9 +85,9 @@ impl Journal for LogJournal {
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
-        self.blobs.put(bytes, Encoding::Raw).map_err(|e| {
-            if e.is_full() { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) }
-        })
+        self.blobs
+            .put(bytes, Encoding::Raw)
+            .map_err(|e| if e.is_full() { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) })
     }
 
     fn sync(&self) -> Result<(), JournalError> {

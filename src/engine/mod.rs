@@ -11,12 +11,12 @@ pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
 mod replay;
-#[cfg(test)]
-mod tests;
 pub mod restore;
 pub mod serve;
 pub mod states;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
 use self::group::GroupLimits;
-use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport};
 use crate::control::message::PathBytes;
+use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{Lsn, VersionSeq};
@@ -211,13 +211,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` when the state or a path is not there; the log's.
-    pub fn restore(
-        &self,
-        paths: &[Vec<u8>],
-        at: &crate::control::message::When,
-        dry_run: bool,
-        caller: &Caller,
-    ) -> Result<RestoreReport> {
+    pub fn restore(&self, paths: &[Vec<u8>], at: &crate::control::message::When, dry_run: bool, caller: &Caller) -> Result<RestoreReport> {
         let store = states::Store::open(&self.project.layout, self.core.store)?;
         let mut then = store.resolve(at)?;
         let mut writer = self.core.fs.locked();

@@ -92,7 +92,8 @@ impl Feed {
         let op_type = differences.iter().find(|d| d.is_notable()).map_or("mark", op_type).to_owned();
         let mut changes = Vec::with_capacity(differences.len());
         for d in &differences {
-            let born = d.path.is_empty() && d.old.is_none() && d.new.as_ref().is_some_and(|n| n.attrs.mode != 0o755 || !n.xattrs.is_empty());
+            let born =
+                d.path.is_empty() && d.old.is_none() && d.new.as_ref().is_some_and(|n| n.attrs.mode != 0o755 || !n.xattrs.is_empty());
             if !d.is_notable() && !born {
                 continue;
             }

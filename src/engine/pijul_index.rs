@@ -23,7 +23,10 @@ pub fn read(layout: &Layout) -> Result<BTreeMap<VersionSeq, String>> {
         Err(e) => return Err(Error::io(format!("cannot read {}", path.display()), e)),
     };
     let lines = text.split(|&b| b == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
-    Ok(lines.filter_map(|line| line.split_once(' ')).filter_map(|(seq, hash)| Some((VersionSeq(seq.parse().ok()?), hash.to_owned()))).collect())
+    Ok(lines
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(seq, hash)| Some((VersionSeq(seq.parse().ok()?), hash.to_owned())))
+        .collect())
 }
 
 /// Appends entries.

@@ -10,8 +10,8 @@ use crate::fs::Writer;
 use crate::fs::journal::Caller;
 use crate::ids::{Ino, Lsn};
 use crate::op::{
-    BLOB_THRESHOLD, Chmod, Chown, Create, Data, Link, Mark, Marker, Mkdir, Mknod, Operation, RemoveXattr, Rmdir, SetXattr, Symlink, Truncate,
-    Unlink, Utimens, Write,
+    BLOB_THRESHOLD, Chmod, Chown, Create, Data, Link, Mark, Marker, Mkdir, Mknod, Operation, RemoveXattr, Rmdir, SetXattr, Symlink,
+    Truncate, Unlink, Utimens, Write,
 };
 use crate::tree::{Body, Source, Tree};
 use crate::versions::node::FileKind;
@@ -114,11 +114,8 @@ impl Planner<'_> {
             match (self.then.resolve(dir)?, self.now.resolve(dir)?) {
                 (Some(_), None) => self.step(Action::Create, dir, 0),
                 (Some(_), Some(now)) if self.now.inode(now)?.kind != FileKind::Directory => {
-                    return Err(Error::new(
-                        Class::Refused,
-                        format!("`{}` is no directory now, and was not named", dir.escape_ascii()),
-                    )
-                    .hint("name it too, or move it away first"));
+                    return Err(Error::new(Class::Refused, format!("`{}` is no directory now, and was not named", dir.escape_ascii()))
+                        .hint("name it too, or move it away first"));
                 }
                 (Some(_) | None, _) => {}
             }
@@ -239,7 +236,8 @@ fn same_bytes(a: &mut Tree, a_ino: Ino, b: &mut Tree, b_ino: Ino) -> Result<bool
     while at < size {
         let (p, q) = (a.read_plan(a_ino, at, WINDOW)?, b.read_plan(b_ino, at, WINDOW)?);
         let blobs = |plan: &crate::tree::ReadPlan| -> Option<Vec<(u64, crate::ids::BlobId, u64)>> {
-            let part = |(len, source): &(u64, Source)| if let Source::Blob { id, offset } = source { Some((*len, *id, *offset)) } else { None };
+            let part =
+                |(len, source): &(u64, Source)| if let Source::Blob { id, offset } = source { Some((*len, *id, *offset)) } else { None };
             plan.parts().iter().map(part).collect()
         };
         let same = matches!((blobs(&p), blobs(&q)), (Some(x), Some(y)) if x == y);
@@ -262,13 +260,7 @@ fn same_bytes(a: &mut Tree, a_ino: Ino, b: &mut Tree, b_ino: Ino) -> Result<bool
 ///
 /// # Errors
 /// What the log or reading says; what was done before stays done and recorded.
-pub fn carry_out(
-    writer: &mut Writer<'_>,
-    then: &mut Tree,
-    steps: Vec<Step>,
-    paths: &[Vec<u8>],
-    caller: &Caller,
-) -> Result<Outcome> {
+pub fn carry_out(writer: &mut Writer<'_>, then: &mut Tree, steps: Vec<Step>, paths: &[Vec<u8>], caller: &Caller) -> Result<Outcome> {
     if steps.is_empty() {
         return Ok(Outcome::default());
     }

@@ -8,8 +8,8 @@ use crate::control::message::{Horizon, PathBytes, StatusReport};
 use crate::error::Result;
 use crate::ids::{Lsn, VersionSeq};
 use crate::project::Project;
-use crate::versions::version_log::VersionLog;
 use crate::storage::Storage;
+use crate::versions::version_log::VersionLog;
 use crate::wal::WalError;
 use crate::wal::format::segment_of_name;
 

@@ -22,7 +22,15 @@ const STORE: StoreId = StoreId([7; 16]);
 
 fn options(clean: bool, same_boot: bool) -> CoreOptions {
     // Small segments, so that rolling, sealing and pruning happen in short histories.
-    CoreOptions { store: STORE, owner: (0, 0), clean, same_boot, segment_size: 160 << 10, prepare: false, limits: GroupLimits { inodes: 6, ..GroupLimits::default() } }
+    CoreOptions {
+        store: STORE,
+        owner: (0, 0),
+        clean,
+        same_boot,
+        segment_size: 160 << 10,
+        prepare: false,
+        limits: GroupLimits { inodes: 6, ..GroupLimits::default() },
+    }
 }
 
 fn open(disk: &SimDisk, clean: bool, same_boot: bool) -> crate::error::Result<Core> {
@@ -185,7 +193,7 @@ fn a_power_cut_at_any_storage_call_leaves_a_prefix_that_holds_everything_synced(
             crashes += 1;
         }
     }
-    println!("{crashes} power cuts in {histories} histories");
+    eprintln!("{crashes} power cuts in {histories} histories");
 }
 
 /// The death of the process alone loses nothing that was answered.
@@ -243,7 +251,10 @@ fn every_version_is_read_back_and_restored_as_it_was() {
             let mut writer = core.fs.locked();
             let steps = super::restore::plan(writer.tree(), &mut then, &paths).unwrap();
             super::restore::carry_out(&mut writer, &mut then, steps, &paths, &Caller::default()).unwrap();
-            assert!(super::restore::plan(writer.tree(), &mut then, &paths).unwrap().is_empty(), "seed {seed}: restored, and still different");
+            assert!(
+                super::restore::plan(writer.tree(), &mut then, &paths).unwrap().is_empty(),
+                "seed {seed}: restored, and still different"
+            );
             assert_eq!(content(writer.tree()), content(&mut then), "seed {seed}, version {seq}");
         }
         core.replay(true).unwrap();

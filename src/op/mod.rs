@@ -403,6 +403,9 @@ operations! {
     }
 }
 
+/// A directory and a name in it.
+pub type Place<'a> = (Ino, &'a [u8]);
+
 impl Operation {
     /// The blob whose bytes the operation needs, with its length.
     #[must_use]
@@ -441,7 +444,7 @@ impl Operation {
 
     /// The names in it: (directory, name) of the place it is about, and of the new place for a rename.
     #[must_use]
-    pub fn names(&self) -> (Option<(Ino, &[u8])>, Option<(Ino, &[u8])>) {
+    pub fn names(&self) -> (Option<Place<'_>>, Option<Place<'_>>) {
         match self {
             Operation::Create(op) => (Some((op.dir, &op.name)), None),
             Operation::Mkdir(op) => (Some((op.dir, &op.name)), None),

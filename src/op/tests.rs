@@ -77,7 +77,8 @@ fn bodies_are_frozen() {
     for op in every_operation() {
         all.extend(encode(&entry(op)).unwrap().2);
     }
-    let process = ProcessRecord { key: ProcessKey { pid: 1, start: 2 }, comm: b"c".to_vec(), uid: 3, session: 4, parents: vec![(5, b"p".to_vec())] };
+    let process =
+        ProcessRecord { key: ProcessKey { pid: 1, start: 2 }, comm: b"c".to_vec(), uid: 3, session: 4, parents: vec![(5, b"p".to_vec())] };
     all.extend(postcard::to_stdvec(&process).unwrap());
     assert_eq!(BlobId::of(&all).to_string(), GOLDEN, "{}", all.iter().map(|b| format!("{b:02x}")).collect::<String>());
 }

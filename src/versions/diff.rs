@@ -191,7 +191,8 @@ pub fn diff(blobs: &dyn BlobRead, old: Option<&BlobId>, new: &BlobId) -> Result<
                         work.push((at.clone(), old_node.content.clone(), below));
                     }
                     if old_node != node {
-                        changed.insert(at.clone(), Difference { path: at, from: None, was: None, ino, old: Some(old_node), new: Some(node) });
+                        changed
+                            .insert(at.clone(), Difference { path: at, from: None, was: None, ino, old: Some(old_node), new: Some(node) });
                     }
                 }
                 other => {
@@ -234,8 +235,14 @@ fn linked(
         for name in names.iter().filter(|n| old_names.contains(n)) {
             let path = join(&new.dir_path(name.dir, &mut known)?, &name.name);
             if !added.contains_key(&path) {
-                let difference =
-                    Difference { path: path.clone(), from: None, was: None, ino, old: Some((*before).clone()), new: Some((*after).clone()) };
+                let difference = Difference {
+                    path: path.clone(),
+                    from: None,
+                    was: None,
+                    ino,
+                    old: Some((*before).clone()),
+                    new: Some((*after).clone()),
+                };
                 changed.entry(path).or_insert(difference);
             }
         }

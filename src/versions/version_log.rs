@@ -243,7 +243,8 @@ impl VersionLog {
     fn scan(&mut self, file: FileRef, keep: Option<VersionSeq>) -> Result<()> {
         let len = file.len().map_err(|e| self.doing("read", e))?;
         let mut header = vec![0; HEADER as usize];
-        let whole = len >= HEADER && file.read_exact_at(&mut header, 0).map(|()| header == self.header()).map_err(|e| self.doing("read", e))?;
+        let whole =
+            len >= HEADER && file.read_exact_at(&mut header, 0).map(|()| header == self.header()).map_err(|e| self.doing("read", e))?;
         if !whole {
             if keep.is_some_and(|k| k.0 > 0) || (keep.is_none() && len > 0) {
                 let format = header.get(8..12).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
@@ -508,7 +509,9 @@ mod tests {
         let id = version(5).id(STORE).to_string();
         assert_eq!(log.by_id_prefix(&id[..8]).unwrap().unwrap().seq, VersionSeq(5));
         assert_eq!(log.by_id_prefix("xyz").unwrap(), None);
-        let clash = (1..=20).map(|s| version(s).id(STORE).to_string()).find(|a| (1..=20).filter(|s| version(*s).id(STORE).to_string()[..1] == a[..1]).count() > 1);
+        let clash = (1..=20)
+            .map(|s| version(s).id(STORE).to_string())
+            .find(|a| (1..=20).filter(|s| version(*s).id(STORE).to_string()[..1] == a[..1]).count() > 1);
         assert!(log.by_id_prefix(&clash.unwrap()[..1]).is_err(), "ambiguous");
     }
 

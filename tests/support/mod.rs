@@ -1,6 +1,6 @@
 //! A store and mounts of its own for each test, taken down whatever happens.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test file uses its part, and stops where it cannot go on")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -125,7 +125,8 @@ pub fn kill_now(pid: i32) {
 }
 
 fn is_zombie(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.rsplit(')').next().is_some_and(|r| r.trim_start().starts_with('Z')))
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|s| s.rsplit(')').next().is_some_and(|r| r.trim_start().starts_with('Z')))
 }
 
 pub fn said(output: Output) -> Said {

@@ -5,8 +5,8 @@ use crate::cli::args::CommitArgs;
 use crate::cli::grammar::Paths;
 use crate::cli::output;
 use crate::cli::session::Session;
-use crate::control::message::{CommitReport, CommitRequest};
 use crate::control::Request;
+use crate::control::message::{CommitReport, CommitRequest};
 use crate::error::Result;
 
 /// Ends the version that is being gathered. Writes the ids of the versions it made, one a line.

@@ -12,9 +12,9 @@ use crate::control::Server;
 use crate::engine::Engine;
 use crate::engine::core::Recovery;
 use crate::error::{Class, Error, IoContext, Result};
+use crate::fuse::MountOptions;
 use crate::fuse::daemon::{self, Background};
 use crate::fuse::mount;
-use crate::fuse::MountOptions;
 use crate::project::{Project, lock, registry};
 
 /// How long requests that are being answered may take when the daemon ends.
