@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 pub use apply::ApplyError;
 pub use extents::{FileBody, ReadPlan, Source};
-pub(crate) use load::{decode as decode_blob, entries as dir_entries, pieces as file_pieces, state as load_state};
+#[cfg(feature = "pijul")]
+pub(crate) use load::pieces as file_pieces;
+pub(crate) use load::{decode as decode_blob, entries as dir_entries, state as load_state};
 
 use crate::ids::{BlobId, Ino, Lsn, SegmentId, Time};
 use crate::versions::node::{Attributes, Content, FileKind, Link, Node, State, Xattrs};

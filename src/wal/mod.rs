@@ -1,9 +1,9 @@
 //! The write-ahead log: every operation is here before its program gets the answer.
 //!
-//! [`format`] knows the bytes, [`reader`] reads one segment and says how it ends, [`scan`] walks all of them, [`range`] streams
+//! [`mod@format`] knows the bytes, [`reader`] reads one segment and says how it ends, [`mod@scan`] walks all of them, [`range`] streams
 //! a part; none of these writes.
 //! [`log`] appends, syncs and seals. [`recovery`] alone shortens a file, and keeps what it cuts. [`prune`] drops what is no longer
-//! needed, [`verify`] checks all there is.
+//! needed, [`mod@verify`] checks all there is.
 //!
 //! `checkpoint <= durable <= appended`, always.
 
