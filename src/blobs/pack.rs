@@ -7,7 +7,7 @@
 //! ```
 //!
 //! An entry is valid only at its own place: its CRC covers the store, the pack and the offset, so that no copy of an entry inside a
-//! payload, and no entry of another pack, can pass for one. See docs/format-blobs.md.
+//! payload, and no entry of another pack, can pass for one. See wal-format.md.
 
 use crate::ids::{BlobId, PackId, StoreId};
 
