@@ -46,11 +46,8 @@ fn logged(project: &Path) -> Vec<(String, String)> {
 
 fn agrees(home: &Home) {
     let project = home.project();
-    let history: Vec<(String, String)> = home
-        .history()
-        .iter()
-        .map(|c| (c["id"].as_str().unwrap().to_owned(), c["hash"].as_str().unwrap_or("no hash").to_owned()))
-        .collect();
+    let history: Vec<(String, String)> =
+        home.history().iter().map(|c| (c["id"].as_str().unwrap().to_owned(), c["hash"].as_str().unwrap_or("no hash").to_owned())).collect();
     assert_eq!(logged(&project), history, "`pijul log` and `ize history` differ");
 }
 

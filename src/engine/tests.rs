@@ -177,17 +177,22 @@ fn histories(default: u64) -> u64 {
     std::env::var("IZE_TEST_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
+/// Steps of a history; fewer by hand, where there are more histories.
+fn steps(default: usize) -> usize {
+    std::env::var("IZE_TEST_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
 /// A power cut at every storage call of random histories: an exact prefix comes back that holds everything reported durable.
 #[test]
 fn a_power_cut_at_any_storage_call_leaves_a_prefix_that_holds_everything_synced() {
     let (histories, mut crashes) = (histories(6), 0);
     for seed in 0..histories {
         let whole = SimDisk::new();
-        run(seed, 40, &whole);
+        run(seed, steps(40), &whole);
         for call in 1..=whole.calls() {
             let disk = SimDisk::new();
             disk.crash_at_call(call);
-            let seen = run(seed, 40, &disk);
+            let seen = run(seed, steps(40), &disk);
             let after = disk.crash(seed * 1000 + call);
             check(&after, false, &seen, seen.durable, &format!("seed {seed}, call {call}"));
             crashes += 1;
@@ -201,11 +206,11 @@ fn a_power_cut_at_any_storage_call_leaves_a_prefix_that_holds_everything_synced(
 fn killing_the_process_at_any_storage_call_loses_nothing_that_was_answered() {
     for seed in 0..histories(6) {
         let whole = SimDisk::new();
-        run(seed, 30, &whole);
+        run(seed, steps(30), &whole);
         for call in 1..=whole.calls() {
             let disk = SimDisk::new();
             disk.crash_at_call(call);
-            let seen = run(seed, 30, &disk);
+            let seen = run(seed, steps(30), &disk);
             let last = seen.states.len() - 1;
             check(&disk.kill(), true, &seen, last, &format!("seed {seed}, call {call}"));
         }
