@@ -32,6 +32,8 @@ pub(super) struct Replayer {
 #[derive(Debug)]
 struct Follower {
     tree: Tree,
+    /// The last record read, of any kind.
+    seen: Lsn,
     grouper: Grouper,
     /// Processes by key, as their records said.
     known: HashMap<ProcessKey, ProcessRecord>,
@@ -74,7 +76,7 @@ impl Follower {
         let checkpoint = core.history().checkpoint.clone();
         let blobs: Arc<dyn BlobRead> = Arc::clone(&core.blobs) as _;
         let tree = Tree::open(blobs, checkpoint.root, checkpoint.next_ino, checkpoint.lsn, checkpoint.clock)?;
-        Ok(Self { tree, grouper: Grouper::new(limits), known: HashMap::new(), busy: BTreeSet::new() })
+        Ok(Self { tree, seen: checkpoint.lsn, grouper: Grouper::new(limits), known: HashMap::new(), busy: BTreeSet::new() })
     }
 
     fn run(&mut self, core: &Core, all: bool, limits: &GroupLimits) -> Result<u64> {
@@ -82,11 +84,11 @@ impl Follower {
         if all {
             core.log.seal()?;
         }
-        let from = self.tree.applied().next();
+        // Not from the last operation on: behind it there may be marks, and an idle project must not be read again and again.
+        let from = self.seen.next();
         let to = core.log.durable();
-        let mut seen = Lsn(from.0 - 1);
         if to >= from {
-            seen = for_each_item(&*core.storage, &core.layout, core.store, (from, to), &mut |item| {
+            let seen = for_each_item(&*core.storage, &core.layout, core.store, (from, to), &mut |item| {
                 match item {
                     Item::Process(process) => {
                         if self.known.len() >= PROCESSES {
@@ -98,6 +100,7 @@ impl Follower {
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
+            self.seen = self.seen.max(seen);
         }
         let caught_up = core.fs.locked().tree().applied() == self.tree.applied();
         let over = self.grouper.open().is_some_and(|g| g.is_over_at(Time::now(), limits));
@@ -107,7 +110,7 @@ impl Follower {
             }
             if let Some(group) = self.grouper.take() {
                 // Marks and process records behind the last operation belong to nobody else.
-                made += self.finish(core, &group, End::Burst, seen.max(group.last))?;
+                made += self.finish(core, &group, End::Burst, self.seen.max(group.last))?;
             }
         }
         Ok(made)

@@ -169,6 +169,12 @@ mod tests {
         }
     }
 
+    /// Another hash is another format, which needs another version number and a reader for this one.
+    #[test]
+    fn the_bytes_are_frozen() {
+        assert_eq!(BlobId::of(&example().encode().unwrap()).to_string(), "76a7a01cbf09ecaff09822b56f1e500ba90f54bc00a4af46a192db963e3349bb");
+    }
+
     #[test]
     fn a_crash_at_any_call_of_a_replacement_leaves_the_old_or_the_new_one() {
         let path = Path::new("/meta/checkpoint");

@@ -535,6 +535,19 @@ mod tests {
         }
     }
 
+    /// Another hash is another format, which needs another version number and a reader for this one.
+    #[test]
+    fn the_bytes_are_frozen() {
+        let disk = SimDisk::new();
+        let mut log = open(&disk, write(0)).unwrap();
+        (1..=3).for_each(|seq| log.append(&version(seq)).unwrap());
+        let file = disk.shared().open_read(std::path::Path::new("/versions")).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(BlobId::of(&bytes).to_string(), "3914002a5e0487a6fbf4463bf3d746209a42601b680e1f3e3504f7bd4ef049ee");
+        assert_eq!(version(1).id(STORE).to_string(), "741da976e7f7ccac");
+    }
+
     #[test]
     fn a_crash_at_any_call_keeps_every_version_that_was_synced() {
         for call in 1..40 {
