@@ -359,3 +359,89 @@ fn inside_a_mount_the_project_need_not_be_named() {
     assert!(inspected.iter().any(|r| r["type"] == "record" && r["op"] == "create" && r["path"] == "sub/f"), "{inspected:?}");
     assert!(inspected.iter().any(|r| r["type"] == "segment"));
 }
+
+/// Regression: each named path planned the missing directory above it once more, and the second birth made the log unreadable.
+#[test]
+fn several_paths_of_a_directory_that_is_gone_come_back_with_it() {
+    let home = Home::new();
+    home.mount();
+    sh(&home.mount, "mkdir -p d/e; echo a > d/a; echo b > d/e/b; echo c > d/c; touch -d 2001-01-01 d/e d");
+    home.ok(&["commit", "p"]);
+    let before = tree(&home.mount);
+    sh(&home.mount, "rm -r d");
+    home.ok(&["commit", "p"]);
+    let preview = home.ok(&["restore", "p", "d/a", "d/e/b", "--at", "now~1", "--dry-run"]);
+    assert_eq!(preview.lines().filter(|l| l.starts_with("create") && l.ends_with(" d")).count(), 1, "{preview}");
+    home.ok(&["restore", "p", "d/a", "d/e/b", "--at", "now~1", "--yes"]);
+    let after = tree(&home.mount);
+    for path in ["d", "d/e"] {
+        assert!(home.mount.join(path).is_dir());
+        let m = std::fs::metadata(home.mount.join(path)).unwrap().modified().unwrap();
+        assert!(m < std::time::SystemTime::now() - Duration::from_secs(86_400), "{path} did not keep its time");
+    }
+    for path in ["d/a", "d/e/b"] {
+        assert_eq!(after.get(Path::new(path)), before.get(Path::new(path)));
+    }
+    assert!(!home.mount.join("d/c").exists(), "what was not named came back");
+    home.kill();
+    home.mount();
+    assert_eq!(tree(&home.mount), after);
+}
+
+/// Regression: records that change only files without a name make no version; when they are pruned, `now` must still be found.
+#[test]
+fn now_is_found_when_the_records_behind_the_last_version_are_pruned() {
+    let home = Home::new();
+    home.mount();
+    std::fs::write(home.mount.join("kept"), "kept").unwrap();
+    let mut nameless = std::fs::File::create(home.mount.join("gone")).unwrap();
+    std::fs::remove_file(home.mount.join("gone")).unwrap();
+    home.ok(&["commit", "p"]);
+    for _ in 0..2 {
+        nameless.write_all(b"more").unwrap();
+        home.ok(&["commit", "p"]);
+    }
+    nameless.write_all(b"and more").unwrap();
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    assert_eq!(home.ok(&["cat", "p", "kept", "--at", "now"]), "kept");
+    assert_eq!(home.ok(&["cat", "p", "kept", "--at", "0s ago"]), "kept");
+    assert_eq!(home.history().len(), 1);
+}
+
+#[test]
+fn the_mount_of_a_dead_daemon_is_named_and_can_be_taken_away() {
+    let home = Home::new();
+    home.mount();
+    home.kill();
+    assert!(home.ok(&["status", "p"]).contains("daemon gone"));
+    home.ok(&["unmount", "p"]);
+    assert!(std::fs::read_dir(&home.mount).is_ok());
+    assert_eq!(home.ize(&["unmount", "p"]).code, 3);
+}
+
+#[test]
+fn a_signal_ends_the_mount_in_order_even_while_a_file_is_open() {
+    let home = Home::new();
+    home.mount();
+    let mut file = std::fs::File::create(home.mount.join("open")).unwrap();
+    file.write_all(b"before").unwrap();
+    let pid = rustix::process::Pid::from_raw(home.daemon()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(40);
+    let mut refused_at = None;
+    let mut written = 6u64;
+    while Path::new(&format!("/proc/{}", pid.as_raw_nonzero())).exists() {
+        assert!(std::time::Instant::now() < deadline, "the daemon does not end");
+        match file.write_all(b"x") {
+            Ok(()) => {
+                assert!(refused_at.is_none(), "answered again after the end");
+                written += 1;
+            }
+            Err(_) => refused_at = refused_at.or(Some(written)),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    home.mount();
+    let found = std::fs::metadata(home.mount.join("open")).unwrap().len();
+    assert_eq!(found, written, "{written} bytes were acknowledged");
+}

@@ -89,6 +89,9 @@ pub struct RestoreRequest {
     pub at: When,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Digest of the preview that was looked at: if something else would be done now, nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
 }
 
 /// Payload of [`Request::Prune`]. What is `None` is taken from the settings.
@@ -186,6 +189,9 @@ pub struct RestoreReport {
     pub at: Lsn,
     /// What was done, or with `dry_run` would be, in order.
     pub actions: Vec<RestoreAction>,
+    /// Names these actions.
+    #[serde(default)]
+    pub digest: String,
 }
 
 /// One step of a restore.

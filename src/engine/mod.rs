@@ -26,7 +26,7 @@ use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
 use self::group::GroupLimits;
 use crate::control::message::PathBytes;
-use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport};
+use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport, RestoreRequest};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{Lsn, VersionSeq};
@@ -84,7 +84,7 @@ impl Engine {
     /// `Busy` (with the holder's pid) when another process has the project open; what recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
         crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
-        let (lock, previous) = Lock::acquire(&project.layout)?;
+        let (mut lock, previous) = Lock::acquire(&project.layout)?;
         let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
         let options = CoreOptions {
             store: project.identity.id,
@@ -96,7 +96,11 @@ impl Engine {
             limits,
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
-        write_recovery(&core)?;
+        lock.recovered()?;
+        // It only informs: a disk too full for it must not keep the project from being opened, and pruned.
+        if let Err(e) = write_recovery(&core) {
+            tracing::warn!("{e}");
+        }
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
         let engine = Arc::new(Self {
             core,
@@ -142,7 +146,9 @@ impl Engine {
         let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
         threads.push(thread("ize-replay", move || {
             while !bell.sleep(REPLAY_TICK) {
-                let made = core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
+                let work = || core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
+                let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+                    .unwrap_or_else(|_| Err(Error::new(Class::Failed, "replay panicked; the daemon's log says where")));
                 if matches!(made, Ok(n) if n > 0) {
                     feeder.wake();
                 }
@@ -207,20 +213,31 @@ impl Engine {
         Ok(CommitReport { versions: versions.into_iter().map(report).collect() })
     }
 
-    /// Brings paths back to an earlier state, or only says what that would do.
+    /// Brings paths back to an earlier state, or only says what that would do. With `expected`, the digest of an earlier preview, nothing is
+    /// done unless it would still be the same.
     ///
     /// # Errors
-    /// `NotFound` when the state or a path is not there; the log's.
-    pub fn restore(&self, paths: &[Vec<u8>], at: &crate::control::message::When, dry_run: bool, caller: &Caller) -> Result<RestoreReport> {
+    /// `NotFound` when the state or a path is not there; `Refused` when something else would be done than was previewed; the log's.
+    pub fn restore(&self, request: &RestoreRequest, caller: &Caller) -> Result<RestoreReport> {
+        let paths: Vec<Vec<u8>> = request.paths.iter().map(|p| p.0.clone()).collect();
+        // Held throughout, so that no prune takes away what the earlier state names.
+        let _replay = self.core.replayer();
         let store = states::Store::open(&self.project.layout, self.core.store)?;
-        let mut then = store.resolve(at)?;
+        let mut then = store.resolve(&request.at)?;
         let mut writer = self.core.fs.locked();
-        let steps = restore::plan(writer.tree(), &mut then, paths)?;
-        let outcome = if dry_run {
-            restore::Outcome { steps, ..restore::Outcome::default() }
-        } else {
-            restore::carry_out(&mut writer, &mut then, steps, paths, caller)?
-        };
+        let steps = restore::plan(writer.tree(), &mut then, &paths)?;
+        let actions: Vec<RestoreAction> = steps.iter().map(action).collect();
+        let digest = digest(&actions)?;
+        let at = then.applied();
+        if request.dry_run {
+            return Ok(RestoreReport { at, actions, digest });
+        }
+        if request.expected.as_ref().is_some_and(|expected| *expected != digest) {
+            return Err(Error::new(Class::Refused, "the files have changed since the preview, so the restore would do something else now")
+                .hint("look at the preview again"));
+        }
+        restore::rehearse(&mut then, &steps)?;
+        let outcome = restore::carry_out(&mut writer, &mut then, steps, &paths, caller)?;
         drop(writer);
         // Only now: the kernel may ask for the tree while it forgets.
         if let Some(notify) = self.core.fs.notify() {
@@ -230,18 +247,7 @@ impl Engine {
         if outcome.marker.is_some() {
             self.core.sync()?;
         }
-        let action = |s: &restore::Step| RestoreAction {
-            what: match s.action {
-                restore::Action::Create => "create",
-                restore::Action::Replace => "replace",
-                restore::Action::Write => "write",
-                restore::Action::Attributes => "attributes",
-                restore::Action::Remove => "remove",
-            }
-            .to_owned(),
-            path: PathBytes(s.path.clone()),
-        };
-        Ok(RestoreReport { at: then.applied(), actions: outcome.steps.iter().map(action).collect() })
+        Ok(RestoreReport { at, actions, digest })
     }
 
     /// Ends everything in order: the last group becomes a version, the log is sealed, Pijul is given what it lacks, the lock says clean.
@@ -272,6 +278,23 @@ impl Engine {
         }
         lock.release_clean()
     }
+}
+
+fn action(step: &restore::Step) -> RestoreAction {
+    let what = match step.action {
+        restore::Action::Create => "create",
+        restore::Action::Replace => "replace",
+        restore::Action::Write => "write",
+        restore::Action::Attributes => "attributes",
+        restore::Action::Remove => "remove",
+    };
+    RestoreAction { what: what.to_owned(), path: PathBytes(step.path.clone()) }
+}
+
+/// Names a list of actions.
+fn digest(actions: &[RestoreAction]) -> Result<String> {
+    let text = serde_json::to_vec(actions).map_err(|e| Error::new(Class::Failed, e.to_string()))?;
+    Ok(blake3::hash(&text).to_string())
 }
 
 impl Drop for Engine {

@@ -7,14 +7,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use crate::error::Result;
-use crate::ids::{Lsn, Time};
+use crate::ids::Lsn;
 use crate::op::{Entry, ProcessKey, ProcessRecord};
 use crate::tree::{BlobRead, LogBytes, Tree};
-use crate::versions::checkpoint::Checkpoint;
+use crate::versions::checkpoint::{Checkpoint, ReplaceError};
 use crate::versions::diff::{Difference, diff};
 use crate::versions::version_log::{Origin, PathChange, ProcessLabel, Version, What};
 
@@ -34,6 +35,9 @@ struct Follower {
     tree: Tree,
     /// The last record read, of any kind.
     seen: Lsn,
+    /// When the last operation was read, and the first one of the open group: by a clock that nobody sets.
+    touched: Instant,
+    since: Instant,
     grouper: Grouper,
     /// Processes by key, as their records said.
     known: HashMap<ProcessKey, ProcessRecord>,
@@ -76,7 +80,16 @@ impl Follower {
         let checkpoint = core.history().checkpoint.clone();
         let blobs: Arc<dyn BlobRead> = Arc::clone(&core.blobs) as _;
         let tree = Tree::open(blobs, checkpoint.root, checkpoint.next_ino, checkpoint.lsn, checkpoint.clock)?;
-        Ok(Self { tree, seen: checkpoint.lsn, grouper: Grouper::new(limits), known: HashMap::new(), busy: BTreeSet::new() })
+        let now = Instant::now();
+        Ok(Self {
+            tree,
+            seen: checkpoint.lsn,
+            touched: now,
+            since: now,
+            grouper: Grouper::new(limits),
+            known: HashMap::new(),
+            busy: BTreeSet::new(),
+        })
     }
 
     fn run(&mut self, core: &Core, all: bool, limits: &GroupLimits) -> Result<u64> {
@@ -103,7 +116,7 @@ impl Follower {
             self.seen = self.seen.max(seen);
         }
         let caught_up = core.fs.locked().tree().applied() == self.tree.applied();
-        let over = self.grouper.open().is_some_and(|g| g.is_over_at(Time::now(), limits));
+        let over = self.grouper.open().is_some() && (self.touched.elapsed() >= limits.idle || self.since.elapsed() >= limits.age);
         if all || (over && caught_up) {
             if !all {
                 core.log.seal()?;
@@ -123,6 +136,10 @@ impl Follower {
         {
             let up_to = Lsn(lsn.0 - 1);
             made += self.finish(core, &group, End::Burst, up_to)?;
+        }
+        self.touched = Instant::now();
+        if self.grouper.open().is_none() {
+            self.since = self.touched;
         }
         self.tree.apply(lsn, entry, payload)?;
         if entry.stamp.process.pid != 0 {
@@ -187,12 +204,20 @@ impl Follower {
             operations: old.operations + group.operations,
             bytes: old.bytes + group.bytes,
         };
-        if let Err(e) = crate::versions::checkpoint::replace(&*core.storage, &core.layout.checkpoint(), &checkpoint) {
-            // The version does not count without it; the next try makes it again.
-            if made > 0 {
-                history.versions.take_back();
+        match crate::versions::checkpoint::replace(&*core.storage, &core.layout.checkpoint(), &checkpoint) {
+            Ok(()) => {}
+            Err(ReplaceError::Old(e)) => {
+                // The version does not count without it; the next try makes it again.
+                if made > 0 {
+                    history.versions.take_back();
+                }
+                return Err(e);
             }
-            return Err(e);
+            Err(ReplaceError::Unknown(e)) => {
+                // The version may count: nothing may ever be written over it. The next opening finds out.
+                history.versions.fail(&e.to_string());
+                return Err(e);
+            }
         }
         history.checkpoint = checkpoint;
         drop(history);
@@ -212,12 +237,21 @@ impl Follower {
     }
 }
 
+/// Bytes of paths that a version lists at most.
+const LISTED_MAX: usize = 16 << 20;
+
 /// The differences as a version lists them: what follows from others is left out, unless there is nothing else.
 fn path_changes(differences: &[Difference]) -> Vec<PathChange> {
     let notable = differences.iter().any(Difference::is_notable);
+    let mut bytes = 0;
     differences
         .iter()
         .filter(|d| !notable || d.is_notable())
+        // The states tell the rest.
+        .take_while(|d| {
+            bytes += d.path.len() + d.from.as_ref().map_or(0, Vec::len) + 16;
+            bytes <= LISTED_MAX
+        })
         .map(|d| PathChange {
             path: d.path.clone(),
             what: match (&d.from, &d.old, &d.new) {

@@ -62,7 +62,7 @@ pub struct Outcome {
 /// # Errors
 /// `NotFound` when a path exists neither now nor then; what reading the trees says.
 pub fn plan(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>]) -> Result<Vec<Step>> {
-    let mut planner = Planner { now, then, steps: Vec::new() };
+    let mut planner = Planner { now, then, steps: Vec::new(), revived: BTreeSet::new() };
     let mut paths: Vec<&Vec<u8>> = paths.iter().collect();
     paths.sort();
     paths.dedup();
@@ -72,6 +72,10 @@ pub fn plan(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>]) -> Result<Vec<St
             planner.top(path)?;
         }
     }
+    // Directories that came back only to hold a named path get their own attributes last, the innermost first.
+    for dir in std::mem::take(&mut planner.revived).into_iter().rev() {
+        planner.step(Action::Attributes, &dir, 0);
+    }
     Ok(planner.steps)
 }
 
@@ -79,6 +83,8 @@ struct Planner<'a> {
     now: &'a mut Tree,
     then: &'a mut Tree,
     steps: Vec<Step>,
+    /// Directories above named paths that are gone now and come back.
+    revived: BTreeSet<Vec<u8>>,
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
@@ -112,7 +118,11 @@ impl Planner<'_> {
         }
         for dir in above.into_iter().rev() {
             match (self.then.resolve(dir)?, self.now.resolve(dir)?) {
-                (Some(_), None) => self.step(Action::Create, dir, 0),
+                (Some(_), None) => {
+                    if self.revived.insert(dir.to_vec()) {
+                        self.step(Action::Create, dir, 0);
+                    }
+                }
                 (Some(_), Some(now)) if self.now.inode(now)?.kind != FileKind::Directory => {
                     return Err(Error::new(Class::Refused, format!("`{}` is no directory now, and was not named", dir.escape_ascii()))
                         .hint("name it too, or move it away first"));
@@ -225,6 +235,28 @@ impl Planner<'_> {
 
 /// Bytes compared at a time.
 const WINDOW: u64 = 1 << 20;
+
+/// Reads everything that a plan will bring back, so that what cannot be read stops a restore before it has begun.
+///
+/// # Errors
+/// What reading says.
+pub fn rehearse(then: &mut Tree, steps: &[Step]) -> Result<()> {
+    let mut buffer = Vec::new();
+    for step in steps.iter().filter(|s| matches!(s.action, Action::Create | Action::Replace | Action::Write)) {
+        let Some(ino) = then.resolve(&step.path)? else { continue };
+        if then.inode(ino)?.kind != FileKind::File {
+            continue;
+        }
+        let mut at = 0;
+        while at < step.size {
+            let plan = then.read_plan(ino, at, WINDOW)?;
+            buffer.resize(usize::try_from(plan.len()).unwrap_or(0), 0);
+            plan.read(&**then.blobs(), &mut buffer)?;
+            at += plan.len().max(1);
+        }
+    }
+    Ok(())
+}
 
 fn same_bytes(a: &mut Tree, a_ino: Ino, b: &mut Tree, b_ino: Ino) -> Result<bool> {
     let size = a.inode(a_ino)?.size;

@@ -39,10 +39,7 @@ impl Engine {
             Request::Sync => self.sync().map(|durable| json!({ "durable": durable })).into(),
             Request::Commit(commit) => self.commit(commit.message).into(),
             Request::Unmount => self.unmount().map(|()| json!({})).into(),
-            Request::Restore(restore) => {
-                let paths: Vec<Vec<u8>> = restore.paths.into_iter().map(|p| p.0).collect();
-                self.restore(&paths, &restore.at, restore.dry_run, &caller).into()
-            }
+            Request::Restore(restore) => self.restore(&restore, &caller).into(),
             Request::Prune(prune) => self.prune(&prune).into(),
         }
     }

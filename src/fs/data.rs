@@ -83,9 +83,9 @@ impl Fs {
             return Ok(Written { len });
         }
         self.check_whole()?;
-        // The blob is hashed and stored before the lock is taken; should the write be refused after all, the sweep takes it.
-        let data = if bytes.len() >= BLOB_THRESHOLD { Data::Blob { id: self.journal.put_blob(bytes)?, len } } else { Data::Inline(len) };
         let mut writer = self.locked();
+        // Under the lock: a sweep begins under it too, and must never find a blob whose record is still to come.
+        let data = if bytes.len() >= BLOB_THRESHOLD { Data::Blob { id: writer.put_blob(bytes)?, len } } else { Data::Inline(len) };
         let inode = writer.guard.tree.inode(ino)?;
         match inode.kind {
             FileKind::File => {}

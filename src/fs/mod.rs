@@ -21,6 +21,7 @@ mod model_tests;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 pub use attrs::{SetAttributes, SetTime};
@@ -70,6 +71,8 @@ pub struct Fs {
     /// What [`PROJECT_XATTR`] answers.
     project: Vec<u8>,
     broken: OnceLock<String>,
+    /// The mount has ended: programs change nothing any more, even where a connection outlives it.
+    ended: AtomicBool,
     notify: RwLock<Option<Arc<dyn Notify>>>,
 }
 
@@ -84,6 +87,7 @@ impl Fs {
             blobs,
             project: Vec::new(),
             broken: OnceLock::new(),
+            ended: AtomicBool::new(false),
             notify: RwLock::new(None),
         }
     }
@@ -170,12 +174,14 @@ impl Fs {
         writer.released(ino);
     }
 
-    /// The mount is gone: the kernel holds nothing any more, so inodes without a name go too.
+    /// The mount is gone: the kernel holds nothing any more, so inodes without a name go too. From now on every change that a program asks
+    /// for is refused.
     pub fn end_session(&self) {
         let mut writer = self.locked();
+        self.ended.store(true, Ordering::Release);
         writer.guard.held.clear();
         for ino in writer.guard.tree.orphans() {
-            writer.reap(ino);
+            writer.reap(ino, None);
         }
     }
 }
@@ -215,7 +221,7 @@ impl Writer<'_> {
         };
         let lsn = self.record(caller, op, payload, link)?;
         if let Some(ino) = loses_name {
-            self.reap(ino);
+            self.reap(ino, link);
         }
         Ok(lsn)
     }
@@ -230,6 +236,9 @@ impl Writer<'_> {
 
     fn record(&mut self, caller: &Caller, op: Operation, payload: Option<&[u8]>, link: Option<Lsn>) -> FsResult<Lsn> {
         self.fs.check_whole()?;
+        if self.fs.ended.load(Ordering::Acquire) && !matches!(op, Operation::Mark(_) | Operation::Forget(_)) {
+            return Err(FsError::Broken("the mount has ended".to_owned()));
+        }
         // What applying will look at is loaded before anything is recorded, so that an unreadable base refuses and does not break.
         self.preload(&op)?;
         let recorded = self.fs.journal.record(caller, op, payload, link)?;
@@ -245,6 +254,10 @@ impl Writer<'_> {
 
     fn preload(&mut self, op: &Operation) -> FsResult {
         let tree = &mut self.guard.tree;
+        if let Some(why) = tree.misfit(op)? {
+            // A mistake of the caller's. It must not reach the log, where every later recovery would stumble over it.
+            return Err(FsError::Broken(format!("{} is refused: {why}", op.name())));
+        }
         let (at, to) = op.names();
         for (dir, _) in [at, to].into_iter().flatten() {
             tree.dir(dir)?;
@@ -287,16 +300,16 @@ impl Writer<'_> {
     fn released(&mut self, ino: Ino) {
         if self.guard.held.get(&ino).is_some_and(|held| held.lookups == 0 && held.opens == 0) {
             self.guard.held.remove(&ino);
-            self.reap(ino);
+            self.reap(ino, None);
         }
     }
 
     /// Forgets the inode if it has no name and nobody holds it. A failure leaves it to the end of the session or to recovery.
-    fn reap(&mut self, ino: Ino) {
+    fn reap(&mut self, ino: Ino, link: Option<Lsn>) {
         let unnamed = self.guard.tree.peek(ino).is_some_and(|inode| inode.nlink == 0);
         if unnamed && !self.guard.held.contains_key(&ino) {
             let forget = Forget { ino };
-            if let Err(e) = self.record(&Caller::default(), forget.into(), None, None) {
+            if let Err(e) = self.record(&Caller::default(), forget.into(), None, link) {
                 tracing::debug!("inode {ino} is not forgotten yet: {e}");
             }
         }

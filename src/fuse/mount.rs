@@ -213,7 +213,7 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     }
     detach(&at, lazy).map_err(|e| match e.raw_os_error() {
         Some(libc::EBUSY) => Error::new(Class::Busy, format!("{shown} is in use"))
-            .hint(format!("`fuser -vm {shown}` names the programs; `--lazy` detaches it now and serves them to their end")),
+            .hint(format!("`fuser -vm {shown}` names the programs; everything that they were told is durable")),
         _ => Error::io(format!("cannot unmount {shown}"), e),
     })
 }

@@ -97,9 +97,24 @@ impl Lock {
             holder: last,
         };
         let mut lock = Self { file, holder, path: path.clone() };
+        // Until the crash of another boot has been recovered from, the lock goes on naming that boot: a recovery that is cut short must not
+        // hide from the next one that power was lost.
+        let this_boot = lock.holder.boot_id.clone();
+        if let Some(last) = previous.holder.as_ref().filter(|_| !previous.clean && !previous.same_boot) {
+            lock.holder.boot_id.clone_from(&last.boot_id);
+        }
         lock.write(State::Running)?;
+        lock.holder.boot_id = this_boot;
         atomic::sync_dir(&layout.meta())?;
         Ok((lock, previous))
+    }
+
+    /// Says durably that recovery is done: what happens from now on happens on this boot.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn recovered(&mut self) -> Result<()> {
+        self.write(State::Running)
     }
 
     /// Says durably that the project was closed with everything synced, and lets go.
@@ -147,6 +162,12 @@ pub fn held_by(layout: &Layout) -> Result<Option<Option<Holder>>> {
         Err(Errno::WOULDBLOCK) => Ok(Some(read(&file))),
         Err(e) => Err(Error::io(doing(), e.into())),
     }
+}
+
+/// Whether the last one who had the project open closed it in order; false when that cannot be read.
+#[must_use]
+pub fn was_closed(layout: &Layout) -> bool {
+    File::open(layout.lock()).ok().as_ref().and_then(read).is_some_and(|h| h.state == State::Clean)
 }
 
 /// Waits while the project is held by a process that is dying (killed, and not gone yet), for at most `patience`.

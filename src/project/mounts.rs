@@ -65,7 +65,7 @@ impl Mount {
     /// True when its daemon is gone: every access answers ENOTCONN until it is detached.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        matches!(rustix::fs::stat(&self.point), Err(Errno::NOTCONN))
+        matches!(rustix::fs::statfs(&self.point), Err(Errno::NOTCONN))
     }
 }
 

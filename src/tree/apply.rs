@@ -86,6 +86,37 @@ impl Tree {
         Ok(())
     }
 
+    /// Why a change of names would not fit the tree as it is; `None` when it does. Everything that it looks at is then in memory.
+    ///
+    /// # Errors
+    /// What reading the base says.
+    pub fn misfit(&mut self, op: &Operation) -> Result<Option<String>, TreeError> {
+        let (at, _) = op.names();
+        let Some((dir, name)) = at else { return Ok(None) };
+        let here = self.lookup(dir, name)?;
+        let taken = |name: &[u8]| Some(format!("the name `{}` is taken", name.escape_ascii()));
+        let other = |name: &[u8]| Some(format!("the name `{}` is another inode's, or nobody's", name.escape_ascii()));
+        Ok(match op {
+            Operation::Unlink(op) if here.map(|c| c.ino) != Some(op.ino) => other(name),
+            Operation::Rmdir(op) if here.map(|c| c.ino) != Some(op.ino) => other(name),
+            Operation::Rmdir(op) if !self.dir(op.ino)?.is_empty() => Some("the directory is not empty".to_owned()),
+            Operation::Rename(op) if here.map(|c| c.ino) != Some(op.ino) => other(name),
+            Operation::Rename(op) => {
+                let there = self.lookup(op.to_dir, &op.to_name)?.map(|c| c.ino);
+                match op.mode {
+                    RenameMode::Free if there.is_some() => taken(&op.to_name),
+                    RenameMode::Replace(old) | RenameMode::Exchange(old) if there != Some(old) => other(&op.to_name),
+                    RenameMode::Free | RenameMode::Replace(_) | RenameMode::Exchange(_) => None,
+                }
+            }
+            Operation::Unlink(_) | Operation::Rmdir(_) => None,
+            _ if here.is_some() => taken(name),
+            Operation::Link(_) => None,
+            op if op.ino().is_some_and(|ino| ino < self.next_ino) => Some("the inode number was used before".to_owned()),
+            _ => None,
+        })
+    }
+
     fn carry_out(&mut self, lsn: Lsn, t: Time, op: &Operation, payload: Option<(Arc<dyn LogBytes>, u64)>) -> Done {
         match op {
             Operation::Create(op) => {

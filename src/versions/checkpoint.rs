@@ -124,10 +124,11 @@ pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Option
 /// Replaces the checkpoint: written beside, synced, renamed, directory synced. Whatever was there before is there until then.
 ///
 /// # Errors
-/// I/O errors; the old checkpoint or the new one is then there, whole.
-pub fn replace(storage: &dyn Storage, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
-    let bytes = checkpoint.encode()?;
-    let doing = |e| Error::io(format!("cannot replace {}", path.display()), e);
+/// I/O errors; the old checkpoint or the new one is then there, whole. [`ReplaceError::Unknown`] when nobody knows which.
+pub fn replace(storage: &dyn Storage, path: &Path, checkpoint: &Checkpoint) -> Result<(), ReplaceError> {
+    let bytes = checkpoint.encode().map_err(ReplaceError::Old)?;
+    let failed = |e| Error::io(format!("cannot replace {}", path.display()), e);
+    let doing = |e| ReplaceError::Old(failed(e));
     let beside = path.with_extension("tmp");
     match storage.remove(&beside) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(doing(e)),
@@ -136,10 +137,24 @@ pub fn replace(storage: &dyn Storage, path: &Path, checkpoint: &Checkpoint) -> R
     let file = storage.create_new(&beside).map_err(doing)?;
     file.write_at(&[&bytes], 0).map_err(doing)?;
     file.sync_data().map_err(doing)?;
-    storage.rename(&beside, path).map_err(doing)?;
-    match path.parent() {
-        Some(dir) => storage.sync_dir(dir).map_err(doing),
-        None => Ok(()),
+    let renamed = storage.rename(&beside, path).and_then(|()| path.parent().map_or(Ok(()), |dir| storage.sync_dir(dir)));
+    renamed.map_err(|e| ReplaceError::Unknown(failed(e)))
+}
+
+/// Why a checkpoint was not replaced.
+#[derive(Debug)]
+pub enum ReplaceError {
+    /// The old one is still there.
+    Old(Error),
+    /// The old one or the new one is there, and a crash may turn one into the other: what either names must stay as it is.
+    Unknown(Error),
+}
+
+impl From<ReplaceError> for Error {
+    fn from(e: ReplaceError) -> Self {
+        match e {
+            ReplaceError::Old(e) | ReplaceError::Unknown(e) => e,
+        }
     }
 }
 
@@ -172,7 +187,10 @@ mod tests {
     /// Another hash is another format, which needs another version number and a reader for this one.
     #[test]
     fn the_bytes_are_frozen() {
-        assert_eq!(BlobId::of(&example().encode().unwrap()).to_string(), "76a7a01cbf09ecaff09822b56f1e500ba90f54bc00a4af46a192db963e3349bb");
+        assert_eq!(
+            BlobId::of(&example().encode().unwrap()).to_string(),
+            "76a7a01cbf09ecaff09822b56f1e500ba90f54bc00a4af46a192db963e3349bb"
+        );
     }
 
     #[test]

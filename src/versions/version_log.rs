@@ -373,6 +373,11 @@ impl VersionLog {
         })
     }
 
+    /// Refuses every later append, because the last version may or may not count.
+    pub fn fail(&mut self, why: &str) {
+        self.failed = Some(why.to_owned());
+    }
+
     /// Takes back the last appended version, whose checkpoint could not be written.
     pub fn take_back(&mut self) {
         if let Some(light) = self.index.pop() {

@@ -66,7 +66,11 @@ fn follow(tree: &mut Tree, path: &[u8]) -> Result<Ino> {
         for part in target.split(|&b| b == b'/') {
             match part {
                 b"" | b"." => {}
-                b".." => drop(parts.pop()),
+                b".." if parts.pop().is_none() => {
+                    let shown = output::name(&target);
+                    return Err(Error::new(Class::Failed, format!("`{}` was a link to {shown}, outside the project", output::name(&at))));
+                }
+                b".." => {}
                 part => parts.push(part),
             }
         }

@@ -22,8 +22,9 @@ pub fn run(args: &RestoreArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(&words, Paths::Some)?;
     let at = session.when(&moment)?;
     let paths: Vec<PathBytes> = meant.paths.iter().map(|p| PathBytes(p.as_os_str().as_bytes().to_vec())).collect();
-    let request = |at, dry_run| Request::Restore(RestoreRequest { paths: paths.clone(), at, dry_run });
-    let preview: RestoreReport = Access::open(&meant.project, session)?.ask(request(at, true))?;
+    let request =
+        |at, expected: Option<String>| Request::Restore(RestoreRequest { paths: paths.clone(), at, dry_run: expected.is_none(), expected });
+    let preview: RestoreReport = Access::open(&meant.project, session)?.ask(request(at, None))?;
     for action in &preview.actions {
         let path = if action.path.0.is_empty() { ".".to_owned() } else { output::name(&action.path.0) };
         session.out.line(&format!("{:10} {path}", action.what))?;
@@ -44,7 +45,7 @@ pub fn run(args: &RestoreArgs, session: &mut Session) -> Result<()> {
         output::confirm("Restore?", args.yes)?;
     }
     // What `now~1` means may have moved since the preview; the record has not.
-    let done: RestoreReport = Access::open(&meant.project, session)?.ask(request(When::Lsn(preview.at), false))?;
+    let done: RestoreReport = Access::open(&meant.project, session)?.ask(request(When::Lsn(preview.at), Some(preview.digest)))?;
     output::report(&format!("restored: {} steps, recorded in the log; restore to the moment before to undo it", done.actions.len()));
     Ok(())
 }

@@ -14,8 +14,8 @@ use crate::project::lock;
 use crate::project::mounts::{self, Mounts};
 use crate::project::registry::Project;
 
-/// How long the daemon may take from its answer to its end.
-const END_WITHIN: Duration = Duration::from_secs(30);
+/// How long the daemon may take from its answer to its end: it makes the last version and waits for Pijul while that gets on.
+const END_WITHIN: Duration = Duration::from_secs(300);
 
 /// Has the daemon make everything durable and unmount, and waits until it has let go of the project. The mount of a dead daemon is
 /// detached.
@@ -35,6 +35,11 @@ pub fn run(args: &UnmountArgs, session: &mut Session) -> Result<()> {
         Ok(mut daemon) => {
             daemon.call::<Value>(&Request::Unmount)?;
             wait_for_end(&project)?;
+            if !lock::was_closed(&project.layout) {
+                let log = project.layout.daemon_log();
+                return Err(Error::new(Class::Io, format!("`{name}` was unmounted, but could not be closed in order"))
+                    .hint(format!("{} says why; mount it again to recover", log.display())));
+            }
             output::report(&format!("unmounted `{name}`; everything in it is durable"));
             Ok(())
         }
