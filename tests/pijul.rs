@@ -113,7 +113,7 @@ fn sigkill_during_replay_leaves_each_version_in_pijul_exactly_once_and_in_order(
     for round in 0..rounds {
         home.mount();
         let pid = home.daemon();
-        let after = Duration::from_micros(rng.random_range(0..60_000));
+        let after = Duration::from_micros(rng.random_range(0..150_000));
         let killer = std::thread::spawn(move || {
             std::thread::sleep(after);
             kill_now(pid);
