@@ -239,7 +239,7 @@ fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
                 }],
             }),
             Request::Unmount => {
-                drop(lock.lock().unwrap().take());
+                lock.lock().unwrap().take().unwrap().release_clean().unwrap();
                 Response::ok(())
             }
             Request::Restore(_) | Request::Prune(_) => Error::new(Class::Full, "no room").into(),

@@ -126,15 +126,34 @@ fn a_refusing_log_changes_nothing() {
 }
 
 #[test]
+fn what_does_not_fit_the_tree_is_refused_before_it_is_logged() {
+    let (fs, journal) = new();
+    let ino = file(&fs, b"f");
+    let records = journal.kinds().len();
+    let create = |name: &[u8], ino| Create { dir: Ino::ROOT, name: name.to_vec(), ino, mode: 0o644, uid: 0, gid: 0 };
+    let next = fs.locked().tree().next_ino();
+    for misfit in [
+        create(b"g", ino).into(),
+        create(b"f", next).into(),
+        crate::op::Unlink { dir: Ino::ROOT, name: b"f".to_vec(), ino: next }.into(),
+        crate::op::Link { ino, dir: Ino::ROOT, name: b"f".to_vec() }.into(),
+    ] {
+        assert_eq!(fs.locked().log(&ROOT, misfit, None, None).unwrap_err().errno(), libc::EIO);
+    }
+    assert_eq!(journal.kinds().len(), records, "it was logged");
+    assert_eq!(fs.broken(), None);
+    fs.unlink(&ROOT, Ino::ROOT, b"f").unwrap();
+}
+
+#[test]
 fn when_the_tree_cannot_follow_the_log_nothing_is_changed_any_more() {
     let (fs, journal) = new();
     let ino = file(&fs, b"f");
     fs.write(&ROOT, ino, 0, b"kept", false).unwrap();
-    // An operation that does not fit: the inode number was used before.
-    let misfit = Create { dir: Ino::ROOT, name: b"g".to_vec(), ino, mode: 0o644, uid: 0, gid: 0 };
-    let error = fs.locked().log(&ROOT, misfit.into(), None, None).unwrap_err();
+    // An operation that does not fit, and that only the interpreter notices: the inode still has a name.
+    let error = fs.locked().log(&ROOT, crate::op::Forget { ino }.into(), None, None).unwrap_err();
     assert_eq!(error.errno(), libc::EIO);
-    assert!(fs.broken().unwrap().contains("was used before"));
+    assert!(fs.broken().unwrap().contains("still has a name"));
     let records = journal.kinds().len();
     assert!(matches!(fs.write(&ROOT, ino, 0, b"lost", false).unwrap_err(), FsError::Broken(_)));
     assert!(matches!(fs.create(&ROOT, Ino::ROOT, b"h", 0o644, true).unwrap_err(), FsError::Broken(_)));
