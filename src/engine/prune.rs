@@ -69,14 +69,13 @@ impl Core {
     fn sweep(&self, replayer: &super::replay::Replayer) -> Result<u64> {
         let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new() };
         let mut live = Vec::new();
-        // Begun while nothing is between storing a blob and logging the record that names it.
-        let base;
-        let sweep = {
+        // Begun before the tree is locked, because it syncs a pack. A blob that was stored just before has its record logged by the time the
+        // lock is ours (both happen under it), hence is found below; one that is stored later is kept by the sweep itself.
+        let sweep = self.blobs.begin_sweep()?;
+        let base = {
             let mut writer = self.fs.locked();
-            let sweep = self.blobs.begin_sweep()?;
             writer.tree().live(&mut |what| live.push(what));
-            base = writer.tree().base_root();
-            sweep
+            writer.tree().base_root()
         };
         replayer.live(&mut |what| live.push(what));
         let mut named = Vec::new();
