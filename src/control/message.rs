@@ -329,7 +329,7 @@ impl<T: Serialize> From<crate::error::Result<T>> for Response {
     }
 }
 
-const CLASSES: [Class; 10] = [
+pub(crate) const CLASSES: [Class; 10] = [
     Class::Failed,
     Class::Usage,
     Class::NotFound,
@@ -359,7 +359,7 @@ pub const fn class_name(class: Class) -> &'static str {
     }
 }
 
-fn class_named(name: &str) -> Class {
+pub(crate) fn class_named(name: &str) -> Class {
     CLASSES.into_iter().find(|c| class_name(*c) == name).unwrap_or(Class::Failed)
 }
 

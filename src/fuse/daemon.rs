@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::message::{class_name, class_named};
 use crate::error::{Class, Error, IoContext, Result};
 
 /// Says to the new process that it is one.
@@ -27,34 +28,16 @@ enum Said {
     Failed { class: String, message: String, hint: Option<String> },
 }
 
-const CLASSES: [Class; 10] = [
-    Class::Failed,
-    Class::Usage,
-    Class::NotFound,
-    Class::TornTail,
-    Class::Damage,
-    Class::Io,
-    Class::Busy,
-    Class::Full,
-    Class::Refused,
-    Class::DaemonGone,
-];
-
-fn class_name(class: Class) -> String {
-    serde_json::to_value(class).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
 impl Said {
     fn failed(error: &Error) -> Self {
-        Said::Failed { class: class_name(error.class), message: error.message.clone(), hint: error.hint.clone() }
+        Said::Failed { class: class_name(error.class).to_owned(), message: error.message.clone(), hint: error.hint.clone() }
     }
 
     fn into_result(self) -> Result<()> {
         match self {
             Said::Ready { .. } => Ok(()),
             Said::Failed { class, message, hint } => {
-                let class = CLASSES.into_iter().find(|c| class_name(*c) == class).unwrap_or(Class::Failed);
-                let error = Error::new(class, message);
+                let error = Error::new(class_named(&class), message);
                 Err(match hint {
                     Some(hint) => error.hint(hint),
                     None => error,
@@ -191,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_class_survives_the_pipe() {
-        for class in CLASSES {
+        for class in crate::control::message::CLASSES {
             let said = Said::failed(&Error::new(class, "x"));
             let back: Said = serde_json::from_str(&serde_json::to_string(&said).unwrap()).unwrap();
             assert_eq!(back.into_result().unwrap_err().class, class);
