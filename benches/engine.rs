@@ -23,6 +23,8 @@ fn core(dir: &std::path::Path) -> Core {
         segment_size: 4 << 20,
         prepare: true,
         limits: GroupLimits::default(),
+        reserve: 0,
+        command_lines: false,
     };
     Core::open(Disk::shared(), Layout::new(dir), &options).expect("a new store opens")
 }

@@ -262,3 +262,141 @@ fn only_segment_names_name_segments() {
         assert_eq!(segment_of_name(other.as_ref()), None, "{other}");
     }
 }
+
+fn document() -> String {
+    std::fs::read_to_string(root().join("wal-format.md")).unwrap()
+}
+
+/// The rows of the first table behind `<!-- name -->`, without its two head rows, as cells.
+fn table(name: &str) -> Vec<Vec<String>> {
+    let text = document();
+    let start = text.find(&format!("<!-- {name} -->")).unwrap_or_else(|| panic!("the document has no table {name}"));
+    let rows = text[start..].lines().skip_while(|l| !l.starts_with('|')).take_while(|l| l.starts_with('|')).skip(2);
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.map(cells).collect();
+    assert!(rows.len() > 3, "{name}");
+    rows
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+}
+
+/// Each row of the vectors is a sentence; what it is made of is put together here, by the sentence, and not with the crate's framing.
+#[test]
+fn the_vectors_of_the_document_hold() {
+    let pack = std::fs::read(root().join("tests/golden/store-v1/blobs/0000000000000001.pack")).unwrap();
+    let dump = documented();
+    for row in table("vectors") {
+        let input: Vec<u8> = match row[1].as_str() {
+            "nothing" => Vec::new(),
+            "the 9 ASCII characters `123456789`" => b"123456789".to_vec(),
+            "the 3 ASCII characters `abc`" => b"abc".to_vec(),
+            "`ize-golden-store`, segment 3 as 8 bytes, offset 256 as 8 bytes, bytes 0x104 to 0x130 of the dump" => {
+                assert_eq!(dump[0x100..0x104], u32::from_str_radix(&row[2], 16).unwrap().to_le_bytes());
+                [b"ize-golden-store", &3u64.to_le_bytes()[..], &256u64.to_le_bytes(), &dump[0x104..0x130]].concat()
+            }
+            "`ize-golden-store`, pack 1 as 8 bytes, offset 168 as 8 bytes, bytes 8 to 64 of the entry" => {
+                assert_eq!(pack[168 + 4..168 + 8], u32::from_str_radix(&row[2], 16).unwrap().to_le_bytes());
+                assert_eq!(pack[168 + 16..168 + 32], [0; 16], "the empty entry");
+                [b"ize-golden-store", &1u64.to_le_bytes()[..], &168u64.to_le_bytes(), &pack[168 + 8..168 + 64]].concat()
+            }
+            other => panic!("a vector that this test does not know: {other}"),
+        };
+        let is = match row[0].as_str() {
+            "CRC" => format!("{:08x}", crc32fast::hash(&input)),
+            "BLAKE3" => blake3::hash(&input).to_hex().to_string(),
+            other => panic!("{other}"),
+        };
+        assert_eq!(is, row[2], "{row:?}");
+    }
+}
+
+#[test]
+fn the_encodings_of_the_document_are_what_is_written_and_read() {
+    fn both<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T, bytes: &[u8]) {
+        assert_eq!(postcard::to_stdvec(value).unwrap(), bytes);
+        assert_eq!(postcard::from_bytes::<T>(bytes).unwrap(), *value);
+    }
+    for row in table("encodings") {
+        let (value, bytes) = (row[1].as_str(), unhex(&row[2]));
+        match row[0].as_str() {
+            "u64" => both(&value.parse::<u64>().unwrap(), &bytes),
+            "i64" => both(&value.parse::<i64>().unwrap(), &bytes),
+            "bytes" => both(&serde_bytes::ByteBuf::from(value.trim_matches('`').as_bytes()), &bytes),
+            "option of u64" => both(&value.parse::<u64>().ok(), &bytes),
+            "list of u64" => both(&value.split(", ").map(|n| n.parse().unwrap()).collect::<Vec<u64>>(), &bytes),
+            other => panic!("a type that this test does not know: {other}"),
+        }
+    }
+}
+
+#[test]
+fn the_document_lists_every_kind_under_its_name() {
+    let listed: Vec<(u16, String)> =
+        table("kinds").iter().map(|row| (u16::from_str_radix(row[0].strip_prefix("0x").unwrap(), 16).unwrap(), row[1].clone())).collect();
+    let known: Vec<(u16, String)> = (0..=u16::MAX).filter_map(|kind| Some((kind, ize::op::kind_name(kind)?.to_owned()))).collect();
+    assert_eq!(listed, known);
+}
+
+#[test]
+fn the_limits_of_the_document_are_those_of_the_code() {
+    use ize::blobs::pack;
+    use ize::wal::format as f;
+    let known: &[(&str, u64)] = &[
+        ("body", f::MAX_BODY as u64),
+        ("records in a batch, all in one segment", f::MAX_BATCH_RECORDS),
+        ("smallest allotted size", f::MIN_SEGMENT_SIZE),
+        ("largest allotted size", f::MAX_SEGMENT_SIZE),
+        ("allotted size unless configured", f::DEFAULT_SEGMENT_SIZE),
+        ("records unsynced", f::MAX_UNSYNCED_RECORDS),
+        ("LSNs that an epoch skips", f::EPOCH_JUMP),
+        ("blob", pack::MAX_BLOB_LEN as u64),
+        ("length at which a pack is full", pack::PACK_TARGET_LEN),
+        ("bytes under one CRC of a pack", pack::BLOCK_LEN as u64),
+        ("write that becomes a blob", ize::op::BLOB_THRESHOLD as u64),
+    ];
+    let listed: Vec<(String, u64)> = table("limits").iter().map(|r| (r[0].clone(), r[1].replace(',', "").parse().unwrap())).collect();
+    assert_eq!(listed, known.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect::<Vec<_>>());
+}
+
+/// The annotated body stands in the golden store, as the record with LSN 3.
+#[test]
+fn the_body_of_the_document_is_that_of_the_golden_record() {
+    let text = document();
+    let block = text[text.find("<!-- body -->").unwrap()..].split("```").nth(1).unwrap().to_owned();
+    let body: Vec<u8> = block.lines().skip(1).flat_map(|line| unhex(line.split('|').next().unwrap())).collect();
+    let bytes = std::fs::read(root().join("tests/golden/store-v1/wal/0000000000000001.seg")).unwrap();
+    let mut reader = SegmentReader::new(&bytes, STORE, SegmentId(1), Some(Lsn(1)), Lsn::ZERO);
+    let third = std::iter::from_fn(|| reader.step()).nth(2);
+    let Some(Next::Record(record)) = third else { panic!("{third:?}") };
+    assert_eq!((record.lsn, record.body), (Lsn(3), &body[..]));
+}
+
+fn sources(dir: &std::path::Path, out: &mut String) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_invariant_names_tests_and_each_of_them_exists() {
+    let mut all = String::new();
+    sources(&root().join("src"), &mut all);
+    sources(&root().join("tests"), &mut all);
+    for (i, row) in table("invariants").iter().enumerate() {
+        assert_eq!(row[0], format!("D{}", i + 1));
+        let names: Vec<&str> = row[2].split(", ").map(|n| n.trim_matches('`')).collect();
+        for name in names {
+            let at = all.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("{}: there is no test {name}", row[0]));
+            let before: Vec<&str> = all[..at].lines().rev().take(3).collect();
+            assert!(before.iter().any(|l| l.contains("#[test]")), "{}: {name} is no test", row[0]);
+        }
+    }
+}

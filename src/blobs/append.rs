@@ -1,13 +1,18 @@
 //! Putting bytes into the last pack, syncing it, and going on to the next.
 
+use std::io;
+use std::path::Path;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use super::error::Doing;
-use super::pack::{EntryHead, MAX_BLOB_LEN, PACK_HEADER_LEN, PackHeader, Stored};
-use super::{BlobError, Blobs, Encoding, PackInfo, Place, lock};
-use crate::ids::{BlobId, PackId};
-use crate::storage::FileRef;
+use super::error::{Doing, is_full};
+use super::hashing::{SPLIT_FROM, address};
+use super::index::PackInfo;
+use super::open::TMP_SUFFIX;
+use super::pack::{ALIGN, EntryHead, MAX_BLOB_LEN, MAX_HEAD_LEN, PACK_HEADER_LEN, PackHeader, Stored, pack_file_name};
+use super::{BlobError, Blobs, Encoding, lock};
+use crate::ids::{BlobId, PackId, StoreId};
+use crate::storage::{FileRef, Storage, StorageFile};
 
 /// Where the next entry goes.
 #[derive(Debug, Default)]
@@ -16,7 +21,7 @@ pub(super) struct Tail {
     pub pack: Option<OpenPack>,
     /// Highest pack number in use; the next pack takes the one after it.
     pub last_id: PackId,
-    /// Entry bytes appended since the open. `synced <= appended`.
+    /// Bytes of headers and entries appended since the open. `synced <= appended`.
     pub appended: u64,
 }
 
@@ -28,7 +33,7 @@ pub(super) struct OpenPack {
     pub end: u64,
     /// Its name is not known to be on the disk.
     pub name_unsynced: bool,
-    /// A failed append may have left bytes behind `end`.
+    /// A failed append may have left bytes behind `end`, here or on the disk alone.
     pub dirty_tail: bool,
 }
 
@@ -43,7 +48,7 @@ impl Blobs {
         if bytes.len() > MAX_BLOB_LEN {
             return Err(BlobError::TooLong(bytes.len()));
         }
-        let id = BlobId::of(bytes);
+        let id = address(bytes);
         // A sweep that begins waits for this put, one that runs learns of it before the index is asked.
         let _hold = self.hold();
         self.touch(&id);
@@ -57,21 +62,24 @@ impl Blobs {
         match &packed {
             Some(packed) => self.append(id, Stored::Zstd, bytes.len() as u32, packed)?,
             None => self.append(id, Stored::Raw, bytes.len() as u32, bytes)?,
-        };
+        }
         Ok(id)
     }
 
     /// Whether the store has the blob and its copy is right.
     fn has_sound(&self, id: &BlobId) -> bool {
-        let Some(place) = self.place(id) else { return false };
-        if place.verified {
-            return true;
-        }
-        match self.get(id) {
-            Ok(_) => {
-                if let Some(p) = self.index_mut().places.get_mut(id).filter(|p| (p.pack, p.offset) == (place.pack, place.offset)) {
-                    p.verified = true;
-                }
+        let mut head = [0; MAX_HEAD_LEN];
+        let place = match self.find(id, &mut head) {
+            Ok(None) => return false,
+            Ok(Some(place)) if place.verified => return true,
+            other => other,
+        };
+        // Found anew by the read, should a sweep be moving it.
+        match place
+            .and_then(|_| self.with_place(id, |place, _| self.read_whole(place, &mut Vec::new()).map(|()| (place.pack, place.entry))))
+        {
+            Ok((pack, entry)) => {
+                self.index_mut().set_verified(id, pack, entry.offset);
                 true
             }
             Err(why) => {
@@ -83,55 +91,48 @@ impl Blobs {
     }
 
     /// Appends an entry and makes it the blob's place.
-    pub(super) fn append(&self, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<Place, BlobError> {
+    fn append(&self, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<(), BlobError> {
         let mut tail = self.open_tail()?;
         // Another thread may have been first.
-        if let Some(place) = self.place(&id).filter(|p| p.verified) {
-            return Ok(place);
+        let mut head = [0; MAX_HEAD_LEN];
+        if self.find(&id, &mut head).is_ok_and(|place| place.is_some_and(|p| p.verified)) {
+            return Ok(());
         }
-        let place = self.write_entry(&mut tail, id, encoding, raw_len, stored)?;
-        drop(tail);
-        Ok(place)
+        self.write_entry(&mut tail, id, encoding, raw_len, stored)?;
+        Ok(())
     }
 
-    /// Writes an entry at the tail's end and enters it in the index.
-    fn write_entry(&self, tail: &mut Tail, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<Place, BlobError> {
-        let (place, pack) = self.write_only(tail, id, encoding, raw_len, stored)?;
-        let mut index = self.index_mut();
-        index.insert(id, place);
-        if let Some(info) = index.packs.get_mut(&place.pack) {
-            info.end = pack;
-        }
-        Ok(place)
-    }
-
-    /// Writes an entry at the tail's end; the index does not know it yet. Gives its place and the new end.
-    pub(super) fn write_only(
+    /// Writes an entry at the tail's end and enters it in the index. What it replaces there, if anything, is older.
+    pub(super) fn write_entry(
         &self,
         tail: &mut Tail,
         id: BlobId,
         encoding: Stored,
         raw_len: u32,
         stored: &[u8],
-    ) -> Result<(Place, u64), BlobError> {
+    ) -> Result<EntryHead, BlobError> {
         // It may have been set while this thread waited for the tail.
         self.check_poison()?;
-        let Some(open) = tail.pack.as_mut() else { return Err(BlobError::io("append to a pack", std::io::ErrorKind::NotFound.into())) };
-        let head = EntryHead { offset: open.end, encoding, raw_len, stored_len: stored.len() as u32, id };
-        let bytes = head.encode(self.store, open.id, stored);
-        let zeros = [0u8; 8];
-        let parts: [&[u8]; 3] = [&bytes, stored, &zeros[..head.padding()]];
-        let path = self.pack_path(open.id);
-        if let Err(e) = open.file.write_at(&parts, open.end) {
-            // The next entry is written over what this one left; if that is shorter, the rest must go before the pack is closed.
-            open.dirty_tail = open.file.set_len(open.end).is_err();
-            return Err(e).doing("append to", &path);
+        let Some(open) = tail.pack.as_mut() else { return Err(BlobError::io("append to a pack", io::ErrorKind::NotFound.into())) };
+        let entry = EntryHead { offset: open.end, encoding, raw_len, stored_len: stored.len() as u32, id };
+        if let Err(e) = write_at_end(&*open.file, self.store, open.id, &entry, stored) {
+            // The next entry is written over what this one left. What is longer than that must be gone, and its going durable, before the
+            // pack is closed: whoever finds it in a closed pack takes it for damage.
+            let _ = open.file.set_len(open.end);
+            // Nor may a power cut after a clean stop bring it back: the next sync has something to do.
+            tail.appended += 1;
+            open.dirty_tail = true;
+            return Err(e).doing("append to", &self.pack_path(open.id));
         }
-        let offset = open.end as u32;
-        open.end += head.total_len();
-        tail.appended += head.total_len();
-        let end = open.end;
-        Ok((Place { pack: open.id, offset, raw_len, stored_len: head.stored_len, encoding, verified: true }, end))
+        open.end += entry.total_len();
+        tail.appended += entry.total_len();
+        let (pack, end) = (open.id, open.end);
+        if let Some(info) = self.index_mut().packs.get_mut(&pack) {
+            info.end = end;
+            info.entries += 1;
+        }
+        self.enter(pack, &entry, true);
+        Ok(entry)
     }
 
     /// The tail, with a pack that has room.
@@ -170,7 +171,13 @@ impl Blobs {
                 self.synced.store(tail.appended, Ordering::Release);
             }
         }
-        self.begin_pack(&mut tail)
+        self.begin_pack(&mut tail)?;
+        drop(tail);
+        drop(turn);
+        if let Some(closed) = seen {
+            self.index_closed(closed);
+        }
+        Ok(())
     }
 
     /// Begins the pack after the last. Its name and header become durable with its first entry's sync.
@@ -179,20 +186,32 @@ impl Blobs {
         let path = self.pack_path(id);
         let (previous, previous_len) = tail.pack.as_ref().map_or((PackId(0), 0), |p| (p.id, p.end));
         let header = PackHeader { store: self.store, pack: id, previous, previous_len, generation: 0 }.encode();
-        let file = self.storage.create_new(&path).doing("create", &path)?;
-        // Used up, even if the header cannot be written.
-        tail.last_id = id;
+        // Under another name until nothing can fail any more: a name that was given and taken back may come back with a power cut, and
+        // would say of the pack before it, which goes on growing, that it was closed.
+        let tmp = self.dir.join(format!("{}{TMP_SUFFIX}", pack_file_name(id)));
+        let file = create_fresh(&*self.storage, &tmp).doing("create", &tmp)?;
         if let Err(e) = file.write_at(&[&header], 0) {
-            let _ = self.storage.remove(&path);
-            return Err(e).doing("write the header of", &path);
+            let _ = self.storage.remove(&tmp);
+            return Err(e).doing("write the header of", &tmp);
         }
-        {
-            let mut index = self.index_mut();
-            if let Some(info) = index.packs.get_mut(&previous) {
-                info.closed = true;
-            }
-            index.packs.insert(id, PackInfo { end: PACK_HEADER_LEN, closed: false, damaged: false, header: Some(header) });
+        let info = PackInfo { end: PACK_HEADER_LEN, header: Some(header), ..PackInfo::default() };
+        if self.index_mut().add_pack(id, info).is_none() {
+            let _ = self.storage.remove(&tmp);
+            return Err(BlobError::TooManyPacks);
         }
+        tail.last_id = id;
+        if let Err(e) = self.storage.rename(&tmp, &path) {
+            self.index_mut().remove_packs(&[id]);
+            let _ = self.storage.remove(&tmp);
+            // Whether the pack has its name is not known, unless there was no room for one and it has none.
+            let nameless = self.storage.open_read(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+            return if is_full(&e) && nameless { Err(e).doing("name", &path) } else { Err(self.poison("name", &path, e)) };
+        }
+        if let Some(info) = self.index_mut().packs.get_mut(&previous) {
+            info.closed = true;
+        }
+        // The next sync is due for the header and the name alone: a pack without an entry is there after a clean stop too.
+        tail.appended += PACK_HEADER_LEN;
         tail.pack = Some(OpenPack { id, file, end: PACK_HEADER_LEN, name_unsynced: true, dirty_tail: false });
         Ok(())
     }
@@ -224,6 +243,10 @@ impl Blobs {
             (tail.pack.clone(), tail.appended)
         };
         let Some(open) = open else { return Ok(()) };
+        if let Some(p) = lock(&self.tail).pack.as_mut().filter(|p| p.id == open.id && p.dirty_tail) {
+            p.file.set_len(p.end).doing("cut", &self.pack_path(p.id))?;
+            p.dirty_tail = false;
+        }
         if self.synced.load(Ordering::Acquire) < appended {
             let path = self.pack_path(open.id);
             open.file.sync_data().map_err(|e| self.poison("sync", &path, e))?;
@@ -239,7 +262,7 @@ impl Blobs {
     }
 
     /// Marks the store as poisoned and gives the error for this call.
-    pub(super) fn poison(&self, verb: &str, path: &std::path::Path, e: std::io::Error) -> BlobError {
+    pub(super) fn poison(&self, verb: &str, path: &Path, e: io::Error) -> BlobError {
         let why = format!("an earlier attempt to {verb} `{}` failed: {e}", path.display());
         tracing::error!(%why, "blob store poisoned");
         let _ = self.poison.set(why);
@@ -252,6 +275,31 @@ impl Blobs {
         }
         self.check_poison()
     }
+}
+
+/// Creates a file, in the place of one that an earlier attempt has left.
+pub(super) fn create_fresh(storage: &dyn Storage, path: &Path) -> io::Result<FileRef> {
+    match storage.create_new(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove(path)?;
+            storage.create_new(path)
+        }
+        other => other,
+    }
+}
+
+/// Writes an entry in its place.
+fn write_at_end(file: &dyn StorageFile, store: StoreId, pack: PackId, entry: &EntryHead, stored: &[u8]) -> io::Result<()> {
+    let zeros = [0u8; ALIGN as usize];
+    let padding = &zeros[..entry.padding()];
+    if stored.len() < SPLIT_FROM {
+        let head = entry.encode(store, pack, stored);
+        return file.write_at(&[&head, stored, padding], entry.offset);
+    }
+    // The checksums need a second core as long as the first copies. The head goes last: until then, these bytes are no entry.
+    let (head, written) = rayon::join(|| entry.encode(store, pack, stored), || file.write_at(&[stored, padding], entry.data_offset()));
+    written?;
+    file.write_at(&[&head], entry.offset)
 }
 
 /// `bytes` as a zstd frame, if that saves at least an eighth.

@@ -104,6 +104,9 @@ pub enum BlobError {
     /// A sync failed earlier: nothing is known about the bytes since the one before.
     #[error("the blob store takes no more bytes: {0}")]
     Poisoned(String),
+    /// More packs than the index can name.
+    #[error("the blob store has {max} packs, and takes no more", max = super::table::MAX_ORDINAL)]
+    TooManyPacks,
     /// The store was opened for reading.
     #[error("the blob store `{0}` is open for reading only")]
     ReadOnly(PathBuf),
@@ -157,6 +160,7 @@ impl From<BlobError> for Error {
             BlobError::Io { .. } if e.is_full() => (Class::Full, Some("make room on the disk, or `ize wal prune`")),
             BlobError::Io { .. } => (Class::Io, None),
             BlobError::TooLong(_) | BlobError::ReadOnly(_) => (Class::Failed, None),
+            BlobError::TooManyPacks => (Class::Full, Some("`ize wal prune` drops packs of which little is named")),
             BlobError::Poisoned(_) => (Class::Io, Some("unmount and mount again: recovery keeps what is known to be on the disk")),
             BlobError::Unsupported { .. } => (Class::Refused, Some("use the ize that wrote it, or a later one")),
         };

@@ -3,7 +3,8 @@
 //!
 //! Rules:
 //! - A pack is closed and synced before its successor takes an entry: only the last pack can hold bytes that the disk does not.
-//! - Packs describe themselves; the index is rebuilt from their entry heads at every open and is never written.
+//! - Packs describe themselves. The index in memory says where a blob may be and takes eight bytes a slot; every hit is confirmed at the
+//!   entry's head. A closed pack has an index file, so that an open need not walk it; it may go at any time.
 //! - A blob may stand in several packs (after a sweep, or a copy found wrong); the youngest copy counts.
 //! - After one failed sync the store takes no more bytes: nothing is known of those since the last good one.
 //!
@@ -12,11 +13,17 @@
 //! pack is full.
 
 mod append;
+mod check;
+mod contents;
 mod error;
+mod find;
+mod hashing;
+mod index;
 mod open;
 pub mod pack;
 mod read;
 mod sweep;
+mod table;
 mod walk;
 
 #[cfg(test)]
@@ -27,13 +34,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use check::PacksVerified;
 pub use error::{BlobError, Fault, Finding};
 pub use read::BlobState;
 pub use sweep::{Sweep, SweepOptions, SweepReport};
 
 use crate::ids::{BlobId, PackId, StoreId};
 use crate::storage::{FileRef, Storage};
-use pack::Stored;
+use index::Index;
 
 /// How [`Blobs::put`] stores bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,71 +119,11 @@ pub struct Blobs {
     /// `synced <= appended` (in [`append::Tail`]): entry bytes known to be on the disk, counted since the open.
     synced: AtomicU64,
     poison: OnceLock<String>,
+    /// Why a pack could not be read to its end when it was indexed: what is not found then may be there all the same.
+    unread: OnceLock<String>,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
     sweeping: Mutex<()>,
-}
-
-/// Where a blob is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    pack: PackId,
-    /// Below 4 GiB: see the assertion in [`pack`].
-    offset: u32,
-    raw_len: u32,
-    stored_len: u32,
-    encoding: Stored,
-    /// Read and found right, or written, since the open.
-    verified: bool,
-}
-
-#[derive(Debug, Default)]
-struct Index {
-    places: HashMap<BlobId, Place>,
-    packs: BTreeMap<PackId, PackInfo>,
-    raw: u64,
-    stored: u64,
-}
-
-#[derive(Clone, Debug)]
-struct PackInfo {
-    /// Where its entries end.
-    end: u64,
-    /// Whether it has a successor: it will not grow any more.
-    closed: bool,
-    /// Something in it could not be read: sweep leaves it alone, because what it holds is not known.
-    damaged: bool,
-    /// The header as it was read; `None` when it is damaged.
-    header: Option<[u8; pack::PACK_HEADER_LEN as usize]>,
-}
-
-impl Index {
-    fn insert(&mut self, id: BlobId, place: Place) {
-        self.raw += u64::from(place.raw_len);
-        self.stored += u64::from(place.stored_len);
-        if let Some(old) = self.places.insert(id, place) {
-            self.forget(&old);
-        }
-    }
-
-    fn remove(&mut self, id: &BlobId) {
-        if let Some(old) = self.places.remove(id) {
-            self.forget(&old);
-        }
-    }
-
-    fn forget(&mut self, old: &Place) {
-        self.raw = self.raw.saturating_sub(u64::from(old.raw_len));
-        self.stored = self.stored.saturating_sub(u64::from(old.stored_len));
-    }
-
-    fn remove_pack(&mut self, pack: PackId) {
-        self.packs.remove(&pack);
-        let gone: Vec<BlobId> = self.places.iter().filter(|(_, p)| p.pack == pack).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.remove(&id);
-        }
-    }
 }
 
 /// Who may rely on a blob that a sweep does not see yet.
@@ -217,29 +165,34 @@ impl Blobs {
         &self.dir
     }
 
-    /// Length of a blob in raw bytes, if the store has it. Its bytes are not looked at.
-    #[must_use]
-    pub fn contains(&self, id: &BlobId) -> Option<u64> {
-        self.place(id).map(|p| u64::from(p.raw_len))
-    }
-
-    /// Every blob with its length in raw bytes, in no order. A snapshot.
-    #[must_use]
-    pub fn list(&self) -> Vec<(BlobId, u64)> {
-        self.index().places.iter().map(|(id, p)| (*id, u64::from(p.raw_len))).collect()
+    /// Length of a blob in raw bytes, if the store has it: its entry's head was read and is sound. Its bytes are not looked at.
+    ///
+    /// # Errors
+    /// `Damaged` when the head where it should be is not sound, `Io`.
+    pub fn contains(&self, id: &BlobId) -> Result<Option<u64>, BlobError> {
+        match self.with_place(id, |place, _| Ok(u64::from(place.entry.raw_len))) {
+            Ok(len) => Ok(Some(len)),
+            Err(BlobError::Missing(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Sizes of the store.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let index = self.index();
-        Usage {
-            packs: index.packs.len() as u64,
-            pack_bytes: index.packs.values().map(|p| p.end).sum(),
-            blobs: index.places.len() as u64,
-            raw: index.raw,
-            stored: index.stored,
-        }
+        self.index().packs.values().fold(Usage::default(), |sum, pack| Usage {
+            packs: sum.packs + 1,
+            pack_bytes: sum.pack_bytes + pack.end,
+            blobs: sum.blobs + pack.live.blobs,
+            raw: sum.raw + pack.live.raw,
+            stored: sum.stored + pack.live.stored,
+        })
+    }
+
+    /// Bytes of heap that the index takes.
+    #[must_use]
+    pub fn index_bytes(&self) -> u64 {
+        self.index().table.heap_bytes()
     }
 
     /// Bytes put, but not known to be on the disk.
@@ -268,10 +221,6 @@ impl Blobs {
         if let Some(touched) = lock(&self.gate).touched.as_mut() {
             touched.insert(*id);
         }
-    }
-
-    fn place(&self, id: &BlobId) -> Option<Place> {
-        self.index().places.get(id).copied()
     }
 
     fn index(&self) -> RwLockReadGuard<'_, Index> {

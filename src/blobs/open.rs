@@ -1,5 +1,6 @@
-//! Opening: the index is rebuilt from the packs' entry heads. After an unclean stop the last pack is written afresh, because the page
-//! cache may hold what the disk does not; no other file here changes or shortens a pack.
+//! Opening: the index is built from the index files of closed packs, or from the packs' entry heads where there is none. After an unclean
+//! stop the last pack is written afresh, because the page cache may hold what the disk does not; no other file here changes or shortens a
+//! pack.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -8,15 +9,18 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 
 use super::append::{OpenPack, Tail};
+use super::contents::{Contents, parse_index_file_name};
 use super::error::Doing;
+use super::find::BATCH;
+use super::index::PackInfo;
 use super::pack::{self, BadHeader, EntryHead, PACK_HEADER_LEN, PackHeader};
-use super::walk::{Walk, bad_block, walk};
-use super::{BlobError, Blobs, BlobsReport, Fault, Finding, Gate, OpenMode, PackInfo, Place, Rewritten, lock, read};
+use super::walk::{Step, Unreadable, Walker, bad_block};
+use super::{BlobError, Blobs, BlobsReport, Fault, Finding, Gate, OpenMode, Rewritten, lock, read};
 use crate::ids::{PackId, StoreId};
 use crate::storage::{Storage, StorageFile};
 
-/// Suffix of a pack that is being written afresh; means nothing after a crash.
-const TMP_SUFFIX: &str = ".tmp";
+/// Suffix of a pack that has not got its name yet; means nothing after a crash.
+pub(super) const TMP_SUFFIX: &str = ".tmp";
 
 impl Blobs {
     /// Opens the packs in `dir` and rebuilds the index. In `Write` mode `dir` is created if need be (its own name is the caller's to
@@ -53,6 +57,7 @@ impl Blobs {
             sync_turn: Mutex::new(()),
             synced: AtomicU64::new(0),
             poison: OnceLock::new(),
+            unread: OnceLock::new(),
             gate: Mutex::new(Gate::default()),
             gate_moved: Condvar::new(),
             sweeping: Mutex::new(()),
@@ -60,13 +65,15 @@ impl Blobs {
         let mut report = BlobsReport::default();
         let mut packs = blobs.pack_files(writable)?;
         let last = packs.pop_last();
+        let expected = packs.iter().map(|id| blobs.contents_len(*id)).sum();
+        blobs.index_mut().table.reserve(expected);
         for id in packs {
-            blobs.load(id, true, &mut report)?;
+            blobs.load(id, Standing::Closed, &mut report)?;
         }
         if let Some(last) = last {
             let open = match mode {
                 OpenMode::ReadOnly => {
-                    blobs.load(last, false, &mut report)?;
+                    blobs.load(last, Standing::Last, &mut report)?;
                     None
                 }
                 OpenMode::Write { clean: true } => blobs.adopt(last, &mut report)?,
@@ -77,6 +84,7 @@ impl Blobs {
             tail.pack = open;
         }
         blobs.check_lengths(&mut report);
+        blobs.drop_unborn()?;
         Ok((blobs, report))
     }
 
@@ -92,37 +100,51 @@ impl Blobs {
         let _one = lock(&self.sweeping);
         let packs = self.pack_files(false)?;
         let gone: Vec<PackId> = self.index().packs.keys().copied().filter(|id| !packs.contains(id)).collect();
-        for id in gone {
-            self.index_mut().remove_pack(id);
-            lock(&self.handles).remove(&id);
-        }
+        self.forget(&gone);
         let last = packs.last().copied();
         for id in packs {
             let known = self.index().packs.get(&id).cloned();
+            let standing = if Some(id) == last { Standing::Last } else { Standing::Closed };
             match known {
                 Some(info) if info.closed => {}
-                Some(info) if self.is_same_file(id, &info)? => self.load_on(id, info, Some(id) != last, &mut report)?,
+                Some(info) if self.is_same_file(id, &info)? => self.load_on(id, info, standing, &mut report)?,
                 _ => {
-                    self.index_mut().remove_pack(id);
-                    lock(&self.handles).remove(&id);
-                    self.load(id, Some(id) != last, &mut report)?;
+                    self.forget(&[id]);
+                    self.load(id, standing, &mut report)?;
                 }
             }
         }
+        self.drop_unborn()?;
         Ok(report)
     }
 
-    /// Numbers of the pack files; with `tidy`, what a crash left of a pack being written afresh is removed.
-    fn pack_files(&self, tidy: bool) -> Result<BTreeSet<PackId>, BlobError> {
+    fn forget(&self, packs: &[PackId]) {
+        self.index_mut().remove_packs(packs);
+        let mut handles = lock(&self.handles);
+        for id in packs {
+            handles.remove(id);
+        }
+    }
+
+    /// Numbers of the pack files; with `tidy`, what a crash left of files being written is removed, and the index files of packs that are
+    /// gone.
+    pub(super) fn pack_files(&self, tidy: bool) -> Result<BTreeSet<PackId>, BlobError> {
         let mut packs = BTreeSet::new();
+        let mut indexes = Vec::new();
         for name in self.storage.list(&self.dir).doing("list", &self.dir)? {
             let Some(name) = name.to_str() else { continue };
-            if let Some(id) = pack::parse_pack_file_name(name) {
-                packs.insert(id);
-            } else if tidy && name.strip_suffix(TMP_SUFFIX).and_then(pack::parse_pack_file_name).is_some() {
+            let whole = name.strip_suffix(TMP_SUFFIX).unwrap_or(name);
+            let (pack, index) = (pack::parse_pack_file_name(whole), parse_index_file_name(whole));
+            if tidy && whole.len() < name.len() && (pack.is_some() || index.is_some()) {
                 let path = self.dir.join(name);
                 self.storage.remove(&path).doing("remove", &path)?;
+            } else if whole.len() == name.len() {
+                packs.extend(pack);
+                indexes.extend(index);
             }
+        }
+        for id in indexes.into_iter().filter(|id| tidy && !packs.contains(id)) {
+            self.drop_contents(id);
         }
         Ok(packs)
     }
@@ -144,14 +166,14 @@ impl Blobs {
                 let len = file.len().doing("read", &path)?;
                 report.findings.push(Finding { file: path, offset: 0, len, id: None, fault: Fault::Foreign { store, pack } });
                 // Known by name, so that its number is not used again and nothing touches it.
-                self.index_mut().packs.insert(id, PackInfo { end: len, closed: true, damaged: true, header: None });
+                self.add_pack(id, PackInfo { end: len, closed: true, damaged: true, ..PackInfo::default() })?;
                 Ok(Header::Foreign)
             }
         }
     }
 
     /// Enters the entries of a pack in the index, without changing the pack.
-    fn load(&self, id: PackId, closed: bool, report: &mut BlobsReport) -> Result<(), BlobError> {
+    fn load(&self, id: PackId, standing: Standing, report: &mut BlobsReport) -> Result<(), BlobError> {
         let path = self.pack_path(id);
         let file = match self.storage.open_read(&path) {
             Ok(file) => file,
@@ -160,12 +182,9 @@ impl Blobs {
             Err(e) => return Err(e).doing("open", &path),
         };
         let len = file.len().doing("read", &path)?;
-        if len == 0 && closed {
-            // What a full disk leaves of a pack that could not be begun.
-            if self.writable {
-                self.storage.remove(&path).doing("remove", &path)?;
-            }
-            return Ok(());
+        if len == 0 && standing != Standing::Last {
+            // What a full disk leaves of a pack that could not be begun, unless its successor says otherwise.
+            return self.add_pack(id, PackInfo { closed: true, ..PackInfo::default() });
         }
         let header = match self.header_of(id, &*file, report) {
             Ok(Header::Foreign) => return Ok(()),
@@ -173,6 +192,8 @@ impl Blobs {
             Ok(Header::Damaged) => None,
             // One unreadable sector must not take the other packs away.
             Err(BlobError::Io { source, .. }) => {
+                let _ =
+                    self.unread.set(format!("when the packs were opened, ize could not read the header of `{}`: {source}", path.display()));
                 let fault = Fault::Unreadable(source.kind());
                 report.findings.push(Finding { file: path, offset: 0, len: PACK_HEADER_LEN, id: None, fault });
                 None
@@ -180,26 +201,81 @@ impl Blobs {
             Err(e) => return Err(e),
         };
         // A pack being born beside us has no header yet.
-        if header.is_none() && (closed || len >= PACK_HEADER_LEN) && !report.findings.iter().any(|f| f.file == self.pack_path(id)) {
+        if header.is_none()
+            && (standing != Standing::Last || len >= PACK_HEADER_LEN)
+            && !report.findings.iter().any(|f| f.file == self.pack_path(id))
+        {
             report.findings.push(Finding { file: self.pack_path(id), offset: 0, len: PACK_HEADER_LEN, id: None, fault: Fault::PackHeader });
         }
-        let info = PackInfo { end: PACK_HEADER_LEN, closed: false, damaged: header.is_none(), header: header.map(|h| h.encode()) };
-        self.index_mut().packs.insert(id, info.clone());
-        self.load_on(id, info, closed, report)
+        let info = PackInfo { end: PACK_HEADER_LEN, damaged: header.is_none(), header: header.map(|h| h.encode()), ..PackInfo::default() };
+        // Of a closed pack nothing changes any more, so what was once read of it holds for the same header and length.
+        if let (Standing::Closed, Some(header)) = (standing, info.header)
+            && let Some(contents) = self.read_contents(id, &header, len)
+        {
+            self.add_pack(id, PackInfo { end: len, closed: true, ..info.clone() })?;
+            if self.enter_contents(id, &contents) {
+                return Ok(());
+            }
+        }
+        self.add_pack(id, info.clone())?;
+        self.load_on(id, info, standing, report)
+    }
+
+    fn add_pack(&self, id: PackId, info: PackInfo) -> Result<(), BlobError> {
+        self.index_mut().add_pack(id, info).ok_or(BlobError::TooManyPacks)
     }
 
     /// Enters the entries of a pack behind `info.end` in the index.
-    fn load_on(&self, id: PackId, info: PackInfo, closed: bool, report: &mut BlobsReport) -> Result<(), BlobError> {
+    fn load_on(&self, id: PackId, info: PackInfo, standing: Standing, report: &mut BlobsReport) -> Result<(), BlobError> {
         let path = self.pack_path(id);
         let file = match self.storage.open_read(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound && !self.writable => return Ok(()),
             Err(e) => return Err(e).doing("open", &path),
         };
-        let found = walk(&*file, self.store, id, info.end).doing("read", &path)?;
-        let wrong = self.report_walk(id, &found, closed, report);
-        self.enter(id, PackInfo { closed, damaged: info.damaged || (wrong && closed), ..info }, &found);
+        let mut contents = (standing == Standing::Closed && self.writable && info.end == PACK_HEADER_LEN).then(Contents::default);
+        let mut batch = Vec::new();
+        let found = self.walk(&*file, id, info.end, &mut |entry| {
+            if let Some(contents) = contents.as_mut() {
+                contents.push(&entry);
+            }
+            batch.push(entry);
+            if batch.len() == BATCH {
+                self.enter_all(id, &batch);
+                batch.clear();
+            }
+        })?;
+        self.enter_all(id, &batch);
+        let proven = standing != Standing::Last;
+        let wrong = self.report_walk(id, &found, proven, report);
+        let damaged = info.damaged || (wrong && proven);
+        if let Some(known) = self.index_mut().packs.get_mut(&id) {
+            known.end = found.end.max(info.end);
+            known.closed = standing == Standing::Closed;
+            known.damaged = damaged;
+        }
+        if let (Some(contents), Some(header), false) = (contents, info.header, damaged) {
+            self.write_contents(id, &header, found.end, &contents);
+        }
         Ok(())
+    }
+
+    fn walk(&self, file: &dyn StorageFile, id: PackId, from: u64, each: &mut dyn FnMut(EntryHead)) -> Result<Walk, BlobError> {
+        let mut walker = Walker::new(file, self.store, id, from).doing("read", &self.pack_path(id))?;
+        let mut found = Walk { len: walker.len(), ..Walk::default() };
+        loop {
+            match walker.step() {
+                Ok(Some(Step::Entry(entry))) => each(entry),
+                Ok(Some(Step::Gap { offset, len })) => found.gaps.push((offset, len)),
+                Ok(None) => break,
+                Err(e) => {
+                    found.unreadable = Some(e);
+                    break;
+                }
+            }
+        }
+        found.end = walker.end();
+        Ok(found)
     }
 
     /// Reports gaps, tail and read errors of a walk; true when there are any. What nothing proves durable is torn, not damaged.
@@ -212,24 +288,13 @@ impl Blobs {
         }
         let rest = found.len.saturating_sub(found.end);
         if let Some((offset, e)) = &found.unreadable {
+            let _ = self.unread.set(format!("when the packs were opened, ize could not read `{}` at offset {offset}: {e}", file.display()));
             let fault = Fault::Unreadable(e.kind());
             report.findings.push(Finding { file, offset: *offset, len: found.len.saturating_sub(*offset), id: None, fault });
         } else if rest > 0 {
             report.findings.push(Finding { file, offset: found.end, len: rest, id: None, fault });
         }
         report.findings.len() > before
-    }
-
-    fn enter(&self, id: PackId, info: PackInfo, found: &Walk) {
-        let mut index = self.index_mut();
-        for entry in &found.entries {
-            // The youngest copy counts: packs are loaded in order, but a refresh of an old one must not win over a younger.
-            if index.places.get(&entry.id).is_none_or(|p| p.pack <= id) {
-                index.insert(entry.id, place(id, entry, entry.offset));
-            }
-        }
-        let end = found.end.max(info.end);
-        index.packs.insert(id, PackInfo { end, ..info });
     }
 
     /// A pack's successor says how long the pack was.
@@ -253,6 +318,20 @@ impl Blobs {
         }
     }
 
+    /// Lets go of empty files that no successor names: packs that were never begun.
+    fn drop_unborn(&self) -> Result<(), BlobError> {
+        let unborn: Vec<PackId> =
+            self.index().packs.iter().filter(|(_, p)| p.closed && p.end == 0 && !p.damaged).map(|(id, _)| *id).collect();
+        self.forget(&unborn);
+        if self.writable {
+            for id in unborn {
+                let path = self.pack_path(id);
+                self.storage.remove(&path).doing("remove", &path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a pack's file is still the one that was walked.
     fn is_same_file(&self, id: PackId, info: &PackInfo) -> Result<bool, BlobError> {
         let path = self.pack_path(id);
@@ -268,16 +347,15 @@ impl Blobs {
     fn adopt(&self, id: PackId, report: &mut BlobsReport) -> Result<Option<OpenPack>, BlobError> {
         let path = self.pack_path(id);
         // A clean stop has synced everything: what is wrong now is no torn tail.
-        self.load(id, true, report)?;
+        self.load(id, Standing::Settled, report)?;
         let Some(info) = self.index().packs.get(&id).cloned() else { return Ok(None) };
-        if info.damaged {
+        // One that was never begun goes too.
+        if info.damaged || info.end < PACK_HEADER_LEN {
             return Ok(None);
         }
-        if let Some(info) = self.index_mut().packs.get_mut(&id) {
-            info.closed = false;
-        }
         let file = self.storage.open(&path).doing("open", &path)?;
-        Ok(Some(OpenPack { id, file, end: info.end, name_unsynced: false, dirty_tail: false }))
+        // Its name was synced, if all went as it should; to make sure costs one sync of a directory.
+        Ok(Some(OpenPack { id, file, end: info.end, name_unsynced: true, dirty_tail: false }))
     }
 
     /// Writes the last pack afresh: every entry whose bytes are right, to a new file, synced, under the old name.
@@ -289,7 +367,8 @@ impl Blobs {
             Header::Sound(h) => Some(h),
             Header::Damaged => None,
         };
-        let found = walk(&*old, self.store, id, PACK_HEADER_LEN).doing("read", &path)?;
+        let mut entries = Vec::new();
+        let found = self.walk(&*old, id, PACK_HEADER_LEN, &mut |entry| entries.push(entry))?;
         if let Some((offset, e)) = found.unreadable {
             // What cannot be read must not be cut.
             return Err(BlobError::io(format!("read `{}` at offset {offset}", path.display()), e));
@@ -308,8 +387,8 @@ impl Blobs {
         let header = PackHeader { store: self.store, pack: id, previous, previous_len, generation: generation.wrapping_add(1) };
         let tmp = self.dir.join(format!("{}{TMP_SUFFIX}", pack::pack_file_name(id)));
         let new = self.storage.create_new(&tmp).doing("create", &tmp)?;
-        let mut fresh = Walk { end: PACK_HEADER_LEN, ..Walk::default() };
-        let copied = self.copy_sound(id, &*old, &found, &*new, &mut fresh, report);
+        let mut fresh = Fresh { end: PACK_HEADER_LEN, entries: Vec::with_capacity(entries.len()) };
+        let copied = self.copy_sound(id, &*old, &entries, &*new, &mut fresh, report);
         let dropped = match copied.and_then(|n| new.write_at(&[&header.encode()], 0).doing("write", &tmp).map(|()| n)) {
             Ok(n) => n,
             Err(e) => {
@@ -323,8 +402,10 @@ impl Blobs {
         self.storage.sync_dir(&self.dir).doing("sync the directory", &self.dir)?;
         report.rewritten =
             Some(Rewritten { pack: id, kept: fresh.entries.len() as u64, dropped, cut: found.len.saturating_sub(found.end) });
-        let info = PackInfo { end: fresh.end, closed: false, damaged: false, header: Some(header.encode()) };
-        self.enter(id, info, &fresh);
+        // Of a successor that a crash has taken away: the pack will be closed again.
+        self.drop_contents(id);
+        self.add_pack(id, PackInfo { end: fresh.end, header: Some(header.encode()), ..PackInfo::default() })?;
+        self.enter_all(id, &fresh.entries);
         // Opened by its name: the handle of `tmp` would do, but a store that forgets to rename would not be noticed.
         let file = self.storage.open(&path).doing("open", &path)?;
         Ok(Some(OpenPack { id, file, end: fresh.end, name_unsynced: false, dirty_tail: false }))
@@ -335,15 +416,15 @@ impl Blobs {
         &self,
         id: PackId,
         old: &dyn StorageFile,
-        found: &Walk,
+        entries: &[EntryHead],
         new: &dyn StorageFile,
-        fresh: &mut Walk,
+        fresh: &mut Fresh,
         report: &mut BlobsReport,
     ) -> Result<u64, BlobError> {
         let path = self.pack_path(id);
         let mut dropped = 0;
         let mut bytes = Vec::new();
-        for entry in &found.entries {
+        for entry in entries {
             bytes.resize(entry.total_len() as usize, 0);
             old.read_exact_at(&mut bytes, entry.offset).doing("read", &path)?;
             let (head, data) = bytes.split_at(entry.head_len());
@@ -364,19 +445,38 @@ impl Blobs {
     }
 }
 
+/// What is known of a pack before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has a successor: all of it was durable, and it will not change.
+    Closed,
+    /// The last one after a clean stop: all of it was durable, and it will grow.
+    Settled,
+    /// The last one: nothing proves its end durable, and a writer beside us may be at it.
+    Last,
+}
+
+/// What a walk found in a stretch of a pack, besides entries.
+#[derive(Debug, Default)]
+struct Walk {
+    /// Stretches between entries that are none: offset and length.
+    gaps: Vec<(u64, u64)>,
+    /// Where the valid entries end.
+    end: u64,
+    /// Length of the file when the walk began.
+    len: u64,
+    /// Where and why reading stopped, if the disk refused.
+    unreadable: Option<Unreadable>,
+}
+
+/// A pack being written afresh.
+struct Fresh {
+    entries: Vec<EntryHead>,
+    end: u64,
+}
+
 enum Header {
     Sound(PackHeader),
     Damaged,
     Foreign,
-}
-
-fn place(pack: PackId, entry: &EntryHead, offset: u64) -> Place {
-    Place {
-        pack,
-        offset: u32::try_from(offset).unwrap_or(u32::MAX),
-        raw_len: entry.raw_len,
-        stored_len: entry.stored_len,
-        encoding: entry.encoding,
-        verified: false,
-    }
 }

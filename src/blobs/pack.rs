@@ -29,6 +29,8 @@ pub const BLOCK_LEN: usize = 64 << 10;
 pub const MAX_BLOB_LEN: usize = 16 << 20;
 /// A pack that has reached this length takes no further entry.
 pub const PACK_TARGET_LEN: u64 = 64 << 20;
+/// An entry starts below this: no pack that has reached its length takes another, and none is looked for there.
+pub const MAX_ENTRY_START: u64 = PACK_TARGET_LEN;
 /// Longest head with its table.
 pub const MAX_HEAD_LEN: usize = ENTRY_HEAD_LEN + 4 * (MAX_BLOB_LEN / BLOCK_LEN);
 

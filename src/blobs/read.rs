@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use super::error::Doing;
-use super::pack::{BLOCK_LEN, EntryHead, Stored, table_crc};
+use super::find::Place;
+use super::hashing::{address, read_addressed};
+use super::pack::{BLOCK_LEN, MAX_HEAD_LEN, Stored, table_crc};
 use super::walk::bad_block;
-use super::{BlobError, Blobs, Fault, Finding, Place, lock};
-use crate::ids::{BlobId, PackId};
-use crate::storage::FileRef;
+use super::{BlobError, Blobs, Fault, Finding, lock};
+use crate::ids::BlobId;
 
 /// What [`Blobs::verify`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +24,23 @@ pub enum BlobState {
     Unreadable(String),
 }
 
-/// Open packs at most; the file of a pack that is being read stays open beyond that.
-const MAX_HANDLES: usize = 128;
-
 impl Blobs {
     /// The blob's bytes, their hash verified.
     ///
     /// # Errors
     /// `Missing`, `Damaged`, `Io`.
     pub fn get(&self, id: &BlobId) -> Result<Vec<u8>, BlobError> {
-        self.with_place(id, |place, file| self.read_whole(id, place, file))
+        let mut bytes = Vec::new();
+        self.get_into(id, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// As [`Blobs::get`], into `buf`, whose length becomes the blob's: a buffer that is used again costs neither its pages nor zeros.
+    ///
+    /// # Errors
+    /// As [`Blobs::get`]; `buf` is then undefined.
+    pub fn get_into(&self, id: &BlobId, buf: &mut Vec<u8>) -> Result<(), BlobError> {
+        self.with_place(id, |place, _| self.read_whole(place, buf))
     }
 
     /// Reads up to `buf.len()` bytes of the blob from `offset` on; fewer only at its end, 0 past it. Of a raw blob only the 64 KiB blocks
@@ -42,20 +49,23 @@ impl Blobs {
     /// # Errors
     /// `Missing`, `Damaged`, `Io`; `buf` is then undefined.
     pub fn read_at(&self, id: &BlobId, offset: u64, buf: &mut [u8]) -> Result<usize, BlobError> {
-        self.with_place(id, |place, file| {
-            let start = usize::try_from(offset.min(u64::from(place.raw_len))).unwrap_or(usize::MAX);
-            let n = buf.len().min(place.raw_len as usize - start);
+        self.with_place(id, |place, head| {
+            let raw_len = place.entry.raw_len;
+            let start = usize::try_from(offset.min(u64::from(raw_len))).unwrap_or(usize::MAX);
+            let n = buf.len().min(raw_len as usize - start);
             if n == 0 {
                 return Ok(0);
             }
-            match place.encoding {
-                Stored::Raw => self.read_blocks(id, place, file, start, &mut buf[..n])?,
+            match place.entry.encoding {
+                Stored::Raw => self.read_blocks(place, head, start, &mut buf[..n])?,
                 Stored::Zstd => {
                     let cached = lock(&self.inflated).get(id);
                     let bytes = match cached {
                         Some(bytes) => bytes,
                         None => {
-                            let bytes = Arc::new(self.read_whole(id, place, file)?);
+                            let mut bytes = Vec::new();
+                            self.read_whole(place, &mut bytes)?;
+                            let bytes = Arc::new(bytes);
                             lock(&self.inflated).insert(*id, Arc::clone(&bytes));
                             bytes
                         }
@@ -70,7 +80,7 @@ impl Blobs {
     /// Reads and checks everything of the blob's entry.
     #[must_use]
     pub fn verify(&self, id: &BlobId) -> BlobState {
-        match self.with_place(id, |place, file| self.check_entry(id, place, file)) {
+        match self.with_place(id, |place, head| self.check_entry(place, head)) {
             Ok(()) => BlobState::Sound,
             Err(BlobError::Missing(_)) => BlobState::Missing,
             Err(BlobError::Damaged(finding)) => BlobState::Damaged(finding),
@@ -78,13 +88,17 @@ impl Blobs {
         }
     }
 
-    /// Does `read` on the blob's place. A pack may be swept, or written afresh by a writer that recovers, while a reader is on its way
-    /// to it: then the place is looked up again.
-    fn with_place<T>(&self, id: &BlobId, mut read: impl FnMut(&Place, &FileRef) -> Result<T, BlobError>) -> Result<T, BlobError> {
+    /// Does `read` on the blob's place, with head and table. A pack may be swept, or written afresh by a writer that recovers, while a
+    /// reader is on its way to it: then the blob is looked up again.
+    pub(super) fn with_place<T>(&self, id: &BlobId, mut read: impl FnMut(&Place, &[u8]) -> Result<T, BlobError>) -> Result<T, BlobError> {
+        let mut head = [0; MAX_HEAD_LEN];
         let mut last = None;
         for _ in 0..4 {
-            let Some(place) = self.place(id) else { return Err(last.unwrap_or(BlobError::Missing(*id))) };
-            let result = self.handle(place.pack).and_then(|file| read(&place, &file));
+            let result = match self.find(id, &mut head) {
+                Ok(Some(place)) => read(&place, &head[..place.entry.head_len()]),
+                Ok(None) => return Err(last.unwrap_or_else(|| self.missing(id))),
+                Err(e) => Err(e),
+            };
             match result {
                 Err(BlobError::Io { doing, source }) if source.kind() == io::ErrorKind::NotFound => {
                     last = Some(BlobError::Missing(*id));
@@ -98,40 +112,41 @@ impl Blobs {
         Err(last.unwrap_or(BlobError::Missing(*id)))
     }
 
-    /// The open file of a pack.
-    pub(super) fn handle(&self, pack: PackId) -> Result<FileRef, BlobError> {
-        if let Some(file) = lock(&self.handles).get(&pack) {
-            return Ok(Arc::clone(file));
+    /// The blob is not in the index: an I/O error where not everything could be indexed.
+    fn missing(&self, id: &BlobId) -> BlobError {
+        match self.unread.get() {
+            Some(why) => BlobError::io(format!("look for blob {id}"), io::Error::other(why.clone())),
+            None => BlobError::Missing(*id),
         }
-        let path = self.pack_path(pack);
-        let file = self.storage.open_read(&path).doing("open", &path)?;
-        let mut handles = lock(&self.handles);
-        if handles.len() >= MAX_HANDLES
-            && let Some(any) = handles.keys().next().copied()
-        {
-            handles.remove(&any);
-        }
-        handles.insert(pack, Arc::clone(&file));
-        Ok(file)
     }
 
     /// Stored bytes, decompressed, hash verified.
-    pub(super) fn read_whole(&self, id: &BlobId, place: &Place, file: &FileRef) -> Result<Vec<u8>, BlobError> {
-        let entry = place.head(*id);
-        let mut stored = vec![0u8; place.stored_len as usize];
-        self.read_exact(id, place, file, &mut stored, entry.data_offset())?;
-        let raw = match place.encoding {
-            Stored::Raw => stored,
-            Stored::Zstd => self.inflate(id, place, &stored)?,
+    pub(super) fn read_whole(&self, place: &Place, buf: &mut Vec<u8>) -> Result<(), BlobError> {
+        let entry = &place.entry;
+        let found = match entry.encoding {
+            Stored::Raw => {
+                let len = entry.raw_len as usize;
+                if buf.is_empty() {
+                    // The allocator may have zeros at hand.
+                    *buf = vec![0; len];
+                } else {
+                    buf.resize(len, 0);
+                }
+                let at = entry.data_offset();
+                read_addressed(&*place.file, buf, at).map_err(|e| self.refused(place, at, len, e))?
+            }
+            Stored::Zstd => {
+                let mut stored = vec![0; entry.stored_len as usize];
+                self.read_exact(place, &mut stored, entry.data_offset())?;
+                *buf = self.inflate(place, &stored)?;
+                address(buf)
+            }
         };
-        if BlobId::of(&raw) != *id {
-            return Err(self.damaged(id, place, entry.offset, entry.total_len(), Fault::Hash));
-        }
-        Ok(raw)
+        if found == entry.id { Ok(()) } else { Err(self.damaged(place, entry.offset, entry.total_len(), Fault::Hash)) }
     }
 
-    fn read_blocks(&self, id: &BlobId, place: &Place, file: &FileRef, start: usize, buf: &mut [u8]) -> Result<(), BlobError> {
-        let (entry, head) = self.read_head(id, place, file)?;
+    fn read_blocks(&self, place: &Place, head: &[u8], start: usize, buf: &mut [u8]) -> Result<(), BlobError> {
+        let entry = &place.entry;
         let mut block = Vec::new();
         let mut done = 0;
         while done < buf.len() {
@@ -139,9 +154,9 @@ impl Blobs {
             let n = at / BLOCK_LEN;
             let block_start = entry.data_offset() + (n * BLOCK_LEN) as u64;
             block.resize(entry.block_len(n), 0);
-            self.read_exact(id, place, file, &mut block, block_start)?;
-            if crc32fast::hash(&block) != table_crc(&head, n) {
-                return Err(self.damaged(id, place, block_start, block.len() as u64, Fault::Block));
+            self.read_exact(place, &mut block, block_start)?;
+            if crc32fast::hash(&block) != table_crc(head, n) {
+                return Err(self.damaged(place, block_start, block.len() as u64, Fault::Block));
             }
             let from = at % BLOCK_LEN;
             // The last block ends with padding, but `buf` ends with the blob.
@@ -152,59 +167,43 @@ impl Blobs {
         Ok(())
     }
 
-    fn check_entry(&self, id: &BlobId, place: &Place, file: &FileRef) -> Result<(), BlobError> {
-        let (entry, head) = self.read_head(id, place, file)?;
-        let mut data = vec![0u8; place.stored_len as usize + entry.padding()];
-        self.read_exact(id, place, file, &mut data, entry.data_offset())?;
-        if let Some(n) = bad_block(&entry, &head, &data) {
+    fn check_entry(&self, place: &Place, head: &[u8]) -> Result<(), BlobError> {
+        let entry = &place.entry;
+        let mut data = vec![0u8; entry.stored_len as usize + entry.padding()];
+        self.read_exact(place, &mut data, entry.data_offset())?;
+        if let Some(n) = bad_block(entry, head, &data) {
             let at = entry.data_offset() + (n * BLOCK_LEN) as u64;
-            return Err(self.damaged(id, place, at, entry.block_len(n) as u64, Fault::Block));
+            return Err(self.damaged(place, at, entry.block_len(n) as u64, Fault::Block));
         }
-        let stored = &data[..place.stored_len as usize];
-        let right = match place.encoding {
-            Stored::Raw => BlobId::of(stored) == *id,
-            Stored::Zstd => BlobId::of(&self.inflate(id, place, stored)?) == *id,
+        let stored = &data[..entry.stored_len as usize];
+        let right = match entry.encoding {
+            Stored::Raw => address(stored) == entry.id,
+            Stored::Zstd => address(&self.inflate(place, stored)?) == entry.id,
         };
-        if right { Ok(()) } else { Err(self.damaged(id, place, entry.offset, entry.total_len(), Fault::Hash)) }
+        if right { Ok(()) } else { Err(self.damaged(place, entry.offset, entry.total_len(), Fault::Hash)) }
     }
 
-    /// Head and table as they stand on the disk, checked against the index.
-    fn read_head(&self, id: &BlobId, place: &Place, file: &FileRef) -> Result<(EntryHead, Vec<u8>), BlobError> {
-        let entry = place.head(*id);
-        let mut head = vec![0u8; entry.head_len()];
-        self.read_exact(id, place, file, &mut head, entry.offset)?;
-        if EntryHead::parse(&head, entry.offset) != Some(entry) || !entry.is_sound(self.store, place.pack, &head) {
-            return Err(self.damaged(id, place, entry.offset, head.len() as u64, Fault::Head));
-        }
-        Ok((entry, head))
-    }
-
-    fn inflate(&self, id: &BlobId, place: &Place, stored: &[u8]) -> Result<Vec<u8>, BlobError> {
-        match zstd::bulk::decompress(stored, place.raw_len as usize) {
-            Ok(raw) if raw.len() == place.raw_len as usize => Ok(raw),
-            _ => {
-                let at = place.head(*id).data_offset();
-                Err(self.damaged(id, place, at, u64::from(place.stored_len), Fault::Block))
-            }
+    fn inflate(&self, place: &Place, stored: &[u8]) -> Result<Vec<u8>, BlobError> {
+        match zstd::bulk::decompress(stored, place.entry.raw_len as usize) {
+            Ok(raw) if raw.len() == place.entry.raw_len as usize => Ok(raw),
+            _ => Err(self.damaged(place, place.entry.data_offset(), u64::from(place.entry.stored_len), Fault::Block)),
         }
     }
 
-    fn read_exact(&self, id: &BlobId, place: &Place, file: &FileRef, buf: &mut [u8], offset: u64) -> Result<(), BlobError> {
+    fn read_exact(&self, place: &Place, buf: &mut [u8], offset: u64) -> Result<(), BlobError> {
+        place.file.read_exact_at(buf, offset).map_err(|e| self.refused(place, offset, buf.len(), e))
+    }
+
+    fn refused(&self, place: &Place, offset: u64, len: usize, e: io::Error) -> BlobError {
+        if e.kind() == io::ErrorKind::UnexpectedEof {
+            return self.damaged(place, offset, len as u64, Fault::Entry);
+        }
         let path = self.pack_path(place.pack);
-        match file.read_exact_at(buf, offset) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.damaged(id, place, offset, buf.len() as u64, Fault::Entry)),
-            other => other.map_err(|e| BlobError::io(format!("read blob {id} in `{}` at offset {offset}", path.display()), e)),
-        }
+        BlobError::io(format!("read blob {} in `{}` at offset {offset}", place.entry.id, path.display()), e)
     }
 
-    fn damaged(&self, id: &BlobId, place: &Place, offset: u64, len: u64, fault: Fault) -> BlobError {
-        BlobError::Damaged(Finding { file: self.pack_path(place.pack), offset, len, id: Some(*id), fault })
-    }
-}
-
-impl Place {
-    pub(super) fn head(&self, id: BlobId) -> EntryHead {
-        EntryHead { offset: u64::from(self.offset), encoding: self.encoding, raw_len: self.raw_len, stored_len: self.stored_len, id }
+    fn damaged(&self, place: &Place, offset: u64, len: u64, fault: Fault) -> BlobError {
+        BlobError::Damaged(Finding { file: self.pack_path(place.pack), offset, len, id: Some(place.entry.id), fault })
     }
 }
 

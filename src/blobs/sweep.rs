@@ -7,8 +7,9 @@ use std::sync::MutexGuard;
 
 use super::append::compress;
 use super::error::Doing;
-use super::pack::{PACK_HEADER_LEN, Stored};
-use super::{BlobError, Blobs, Finding, Place, lock};
+use super::find::{BATCH, Place};
+use super::pack::{EntryHead, PACK_HEADER_LEN, Stored};
+use super::{BlobError, Blobs, Fault, Finding, lock};
 use crate::ids::{BlobId, PackId};
 
 /// What a sweep rewrites.
@@ -111,120 +112,162 @@ impl Sweep<'_> {
     /// The first I/O error (a full disk among them); what was done until then stands, nothing kept is lost.
     pub fn run(self, keep: &dyn Fn(&BlobId) -> bool, options: SweepOptions) -> Result<SweepReport, BlobError> {
         let mut report = SweepReport::default();
-        let mut by_pack: std::collections::HashMap<PackId, Vec<(BlobId, Place)>> = std::collections::HashMap::new();
-        for (id, place) in &self.blobs.index().places {
-            by_pack.entry(place.pack).or_default().push((*id, *place));
-        }
         let mut plans = Vec::new();
         for pack in &self.candidates {
             let Some(info) = self.blobs.index().packs.get(pack).cloned() else { continue };
-            let blobs = by_pack.remove(pack).unwrap_or_default();
-            let (kept, dropped): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|(id, _)| keep(id));
-            let kept_bytes: u64 = kept.iter().map(|(id, p)| p.head(*id).total_len()).sum();
             let size = info.end.saturating_sub(PACK_HEADER_LEN);
+            let (mut kept, mut kept_bytes) = (0u64, 0);
+            let mut count = |entry: &EntryHead, here| {
+                if here && keep(&entry.id) {
+                    kept += 1;
+                    kept_bytes += entry.total_len();
+                }
+                Ok(())
+            };
+            // Nothing has its place in it: it need not even be readable.
+            let nothing = info.live.blobs == 0 && !info.damaged;
+            let whole = match if nothing { Ok(true) } else { self.blobs.each_in(*pack, &mut count) } {
+                Err(BlobError::Io { source, .. }) => {
+                    let (file, fault) = (self.blobs.pack_path(*pack), Fault::Unreadable(source.kind()));
+                    report.findings.push(Finding { file, offset: 0, len: info.end, id: None, fault });
+                    report.packs_damaged += 1;
+                    // The next sweep may be luckier.
+                    continue;
+                }
+                other => other?,
+            };
             let garbage = size.saturating_sub(kept_bytes);
-            if info.damaged {
-                report.packs_damaged += 1;
+            if info.damaged || !whole {
+                self.keep_for_evidence(*pack, &mut report);
                 report.garbage_left += garbage;
-            } else if kept.is_empty() || u128::from(garbage) * 100 > u128::from(size) * u128::from(options.garbage_percent) {
-                plans.push((kept_bytes, *pack, info.end, kept, dropped));
+            } else if kept == 0 || u128::from(garbage) * 100 > u128::from(size) * u128::from(options.garbage_percent) {
+                plans.push((kept_bytes, *pack, info.end));
             } else {
                 report.garbage_left += garbage;
             }
         }
         // What frees space without taking any first: the disk may be full.
-        plans.sort_by_key(|(kept_bytes, pack, ..)| (*kept_bytes, *pack));
-        for (_, pack, end, kept, dropped) in plans {
-            self.empty_pack(pack, end, kept, dropped, &mut report)?;
+        plans.sort_unstable();
+        for (_, pack, end) in plans {
+            if let Err(e) = self.empty_pack(pack, end, keep, &mut report) {
+                // What was taken out of the index while the pack stays is still there for whoever opens the store next.
+                let _ = self.settle(&[pack]);
+                return Err(e);
+            }
+        }
+        if report.blobs_dropped > 0 {
+            let shadowing: Vec<PackId> =
+                self.blobs.index().packs.iter().filter(|(_, p)| p.entries > p.live.blobs && !p.damaged).map(|(id, _)| *id).collect();
+            self.settle(&shadowing)?;
         }
         Ok(report)
     }
 
-    fn empty_pack(
-        &self,
-        pack: PackId,
-        len: u64,
-        mut kept: Vec<(BlobId, Place)>,
-        dropped: Vec<(BlobId, Place)>,
-        report: &mut SweepReport,
-    ) -> Result<(), BlobError> {
+    /// The pack stays, for whoever tries to mend it.
+    fn keep_for_evidence(&self, pack: PackId, report: &mut SweepReport) {
+        report.packs_damaged += 1;
+        if let Some(info) = self.blobs.index_mut().packs.get_mut(&pack) {
+            info.damaged = true;
+        }
+    }
+
+    fn empty_pack(&self, pack: PackId, len: u64, keep: &dyn Fn(&BlobId) -> bool, report: &mut SweepReport) -> Result<(), BlobError> {
         let blobs = self.blobs;
+        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+        if blobs.index().packs.get(&pack).is_some_and(|p| p.live.blobs > 0) {
+            blobs.each_in(pack, &mut |entry, here| {
+                match (here, here && keep(&entry.id)) {
+                    (true, true) => kept.push(*entry),
+                    (true, false) => dropped.push(*entry),
+                    (false, _) => {}
+                }
+                Ok(())
+            })?;
+        }
+        let dropped_before = report.blobs_dropped;
         // A put says that a blob is in use before it asks the index: under the gate either the sweep sees that, or the put sees no blob.
-        {
+        for batch in dropped.chunks(BATCH) {
             let gate = lock(&blobs.gate);
             let mut index = blobs.index_mut();
-            for (id, place) in dropped {
-                if gate.touched.as_ref().is_some_and(|t| t.contains(&id)) {
-                    kept.push((id, place));
-                } else if index.places.get(&id).is_some_and(|p| p.pack == pack) {
-                    index.remove(&id);
+            for entry in batch {
+                if gate.touched.as_ref().is_some_and(|t| t.contains(&entry.id)) {
+                    kept.push(*entry);
+                } else if index.remove(pack, entry) {
                     report.blobs_dropped += 1;
                 }
             }
         }
-        kept.sort_by_key(|(_, place)| place.offset);
-        let mut moved = Vec::new();
-        for (id, place) in kept {
+        drop(dropped);
+        kept.sort_unstable_by_key(|entry| entry.offset);
+        for entry in kept {
             // Put again meanwhile, because the copy here was found wrong.
-            if blobs.place(&id).is_none_or(|p| p.pack != pack) {
+            if !blobs.index().is_at(&entry.id, pack, entry.offset) {
                 continue;
             }
-            match self.copy(&id, &place) {
+            match self.copy(pack, &entry) {
                 Ok(new) => {
                     report.blobs_moved += 1;
-                    report.bytes_moved += new.head(id).total_len();
-                    moved.push((id, new));
+                    report.bytes_moved += new.total_len();
                 }
                 Err(BlobError::Damaged(finding)) => {
-                    // The pack stays, for whoever tries to mend it.
                     report.findings.push(finding);
-                    report.packs_damaged += 1;
-                    if let Some(info) = blobs.index_mut().packs.get_mut(&pack) {
-                        info.damaged = true;
-                    }
-                    return Ok(());
+                    self.keep_for_evidence(pack, report);
+                    report.blobs_dropped = dropped_before;
+                    return self.settle(&[pack]);
                 }
                 Err(e) => return Err(e),
             }
         }
         blobs.sync()?;
-        {
-            let mut index = blobs.index_mut();
-            for (id, new) in moved {
-                if index.places.get(&id).is_some_and(|p| p.pack == pack) {
-                    index.insert(id, new);
-                }
-            }
-            index.packs.remove(&pack);
-        }
-        lock(&blobs.handles).remove(&pack);
+        blobs.drop_contents(pack);
         let path = blobs.pack_path(pack);
         match blobs.storage.remove(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             other => other.doing("remove", &path)?,
         }
+        blobs.index_mut().remove_packs(&[pack]);
+        lock(&blobs.handles).remove(&pack);
         blobs.storage.sync_dir(&blobs.dir).doing("sync the directory", &blobs.dir)?;
         report.packs_removed += 1;
         report.bytes_removed += len;
         Ok(())
     }
 
-    /// Copies a blob to the last pack, compressed where that helps. The index still names the old place.
-    fn copy(&self, id: &BlobId, place: &Place) -> Result<Place, BlobError> {
+    /// Copies a blob to the last pack, compressed where that helps, and makes that its place: durable with the sync that comes before its
+    /// old pack goes, or with that of whoever puts it until then.
+    fn copy(&self, pack: PackId, entry: &EntryHead) -> Result<EntryHead, BlobError> {
         let blobs = self.blobs;
-        let file = blobs.handle(place.pack)?;
-        let raw = blobs.read_whole(id, place, &file)?;
+        let mut raw = Vec::new();
+        let place = Place { pack, entry: *entry, verified: false, file: blobs.handle(pack)? };
+        blobs.read_whole(&place, &mut raw)?;
         let packed = compress(&raw);
         let (encoding, stored) = match &packed {
             Some(packed) => (Stored::Zstd, packed.as_slice()),
             None => (Stored::Raw, raw.as_slice()),
         };
         let mut tail = blobs.open_tail()?;
-        let (new, end) = blobs.write_only(&mut tail, *id, encoding, place.raw_len, stored)?;
-        let mut index = blobs.index_mut();
-        if let Some(info) = index.packs.get_mut(&new.pack) {
-            info.end = end;
+        blobs.write_entry(&mut tail, entry.id, encoding, entry.raw_len, stored)
+    }
+
+    /// Enters what stands in these packs and has no place: after a drop, an older copy in a pack that stays is what the next open will
+    /// find, and what the index says has to be the same.
+    fn settle(&self, packs: &[PackId]) -> Result<(), BlobError> {
+        for pack in packs {
+            let mut lost = Vec::new();
+            if self.blobs.index().packs.contains_key(pack) {
+                self.blobs.each_in(*pack, &mut |entry, here| {
+                    if !here {
+                        lost.push(*entry);
+                    }
+                    Ok(())
+                })?;
+            }
+            // Nobody appends meanwhile, so that each blob is entered once.
+            let _tail = lock(&self.blobs.tail);
+            for entry in lost {
+                self.blobs.enter(*pack, &entry, false);
+            }
         }
-        Ok(new)
+        Ok(())
     }
 }

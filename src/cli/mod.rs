@@ -17,7 +17,7 @@ pub mod when;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::args::Args;
 use crate::cli::session::Session;
@@ -27,24 +27,33 @@ use crate::error::{Class, Error};
 #[must_use]
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let args = match Args::try_parse_from(&words) {
+    // Also for what is said of words that cannot be understood.
+    output::style::choose(output::style::of_words(&words));
+    let parsed = Args::command().color(clap_colour()).try_get_matches_from(&words).and_then(|m| Args::from_arg_matches(&m));
+    let args = match parsed {
         Ok(args) => args,
         Err(e) => return usage(&e, asks_for_json(&words)),
     };
+    output::style::choose(args.global.color);
     output::start_tracing(args.global.verbose);
     let json = args.verb.json();
     let mut session = Session::new(args.global, output::Out::stdout());
-    let done = args.verb.run(&mut session).and_then(|()| session.out.flush());
-    match done {
+    let done = args.verb.run(&mut session);
+    // What was found before a failure is still worth having.
+    let finished = session.out.finish();
+    match done.and(finished) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if output::is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            // What was found before the failure is still worth having.
-            let _ = session.out.flush();
             output::report_error(&e, json);
             ExitCode::from(exit::code(e.class))
         }
     }
+}
+
+/// Clap decides by the stream it writes to; what it writes to stdout is coloured here.
+fn clap_colour() -> clap::ColorChoice {
+    if output::style::on_stderr() { clap::ColorChoice::Always } else { clap::ColorChoice::Never }
 }
 
 /// What clap says of a command line that it cannot read; also `--help` and `--version`, which are no failures.
@@ -52,7 +61,7 @@ fn usage(e: &clap::Error, json: bool) -> ExitCode {
     if !e.use_stderr() {
         let mut out = output::Out::stdout();
         let text = e.render();
-        let said = if out.is_terminal() { out.text(&text.ansi().to_string()) } else { out.text(&text.to_string()) };
+        let said = if output::style::on_stdout() { out.text(&text.ansi().to_string()) } else { out.text(&text.to_string()) };
         return match said.and_then(|()| out.flush()) {
             Err(e) if !output::is_closed_pipe(&e) => ExitCode::from(exit::code(e.class)),
             _ => ExitCode::SUCCESS,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Class, Error};
-use crate::ids::{Lsn, Time, VersionSeq};
+use crate::ids::{Lsn, SegmentId, Time, VersionSeq};
 use crate::project::base64;
 
 /// Version of the protocol. Both sides must say the same.
@@ -203,11 +203,41 @@ pub struct RestoreAction {
     pub path: PathBytes,
 }
 
+/// A segment in a [`PruneReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentReport {
+    /// Its number.
+    pub id: SegmentId,
+    /// First LSN in it.
+    pub first_lsn: Lsn,
+    /// Last LSN in it.
+    pub last_lsn: Lsn,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Bytes of blobs that only it names; 0 where no size limits.
+    pub payload: u64,
+    /// Seconds since its last record was appended, if known.
+    pub age_secs: Option<u64>,
+    /// True when it went (with `dry_run`: would go).
+    pub dropped: bool,
+    /// Why it stays; empty when it goes.
+    pub why: String,
+}
+
 /// Answer to [`Request::Prune`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneReport {
+    /// Every segment that there was, oldest first.
+    #[serde(default)]
+    pub segments: Vec<SegmentReport>,
+    /// Nothing is in a version yet, so nothing may go.
+    #[serde(default)]
+    pub no_checkpoint: bool,
+    /// True when nothing was changed.
+    #[serde(default)]
+    pub dry_run: bool,
     /// Segments dropped (with `dry_run`: that would be).
-    pub segments: u64,
+    pub dropped_segments: u64,
     /// Bytes of log that they took.
     pub wal_bytes: u64,
     /// Bytes of payload freed.

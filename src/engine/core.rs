@@ -40,6 +40,10 @@ pub struct CoreOptions {
     pub prepare: bool,
     /// When operations become a version.
     pub limits: GroupLimits,
+    /// Bytes kept back for a full disk; 0 is none.
+    pub reserve: u64,
+    /// Whether the log names the arguments of processes.
+    pub command_lines: bool,
 }
 
 /// What recovery found and did, for people and for `meta/last-recovery.json`.
@@ -108,7 +112,7 @@ impl Core {
         for dir in layout.directories() {
             storage.create_dir_all(&dir).map_err(|e| Error::io(format!("cannot create {}", dir.display()), e))?;
         }
-        let checkpoint = checkpoint::read(&*storage, &layout.checkpoint(), store)?.unwrap_or_else(|| Checkpoint::first(store));
+        let checkpoint = checkpoint::open(&*storage, &layout.checkpoint(), store)?.unwrap_or_else(|| Checkpoint::first(store));
         let mode = blobs::OpenMode::Write { clean: options.clean };
         let (blobs, blobs_report) = Blobs::open(Arc::clone(&storage), layout.blobs(), store, mode)?;
         let blobs = Arc::new(blobs);
@@ -140,7 +144,12 @@ impl Core {
             before_sync: sync_blobs,
             verify: &mut verify,
         };
-        let log_options = wal::Options { segment_size: options.segment_size, background: options.prepare, ..wal::Options::default() };
+        let log_options = wal::Options {
+            segment_size: options.segment_size,
+            background: options.prepare,
+            reserve: options.reserve,
+            ..wal::Options::default()
+        };
         let (log, report) = Log::recover(Arc::clone(&storage), &layout.wal(), store, input, log_options)?;
         let log = Arc::new(log);
 
@@ -161,7 +170,8 @@ impl Core {
 
         tree.load_orphans()?;
         let orphans = tree.orphans();
-        let journal = Arc::new(LogJournal::new(Arc::clone(&log), Arc::clone(&blobs), layout.dir().to_owned(), tree.clock()));
+        let journal =
+            Arc::new(LogJournal::new(Arc::clone(&log), Arc::clone(&blobs), layout.dir().to_owned(), tree.clock(), options.command_lines));
         // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
         let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
         let project = std::os::unix::ffi::OsStrExt::as_bytes(layout.dir().as_os_str()).to_vec();
@@ -210,7 +220,21 @@ impl Core {
     /// # Errors
     /// What reading the log or storing says; what was done before stays done, and the next call goes on from there.
     pub fn replay(&self, all: bool) -> Result<u64> {
-        self.replayer().run(self, all)
+        self.with_reserve(|| self.replayer().run(self, all))
+    }
+
+    /// Does `work` again with the room that is kept back, when the disk is too full for it; keeps room back again once it is done.
+    pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(e) if e.class == Class::Full && self.log.release_reserve() => {
+                let done = work();
+                if done.is_ok() {
+                    self.log.restore_reserve();
+                }
+                done
+            }
+            done => done,
+        }
     }
 
     /// Ends the store in order: everything becomes a version and is durable, and the log says so.

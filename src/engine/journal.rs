@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::blobs::{Blobs, Encoding};
 use crate::fs::journal::{Caller, Journal, JournalError, Recorded, Space};
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
-use crate::op::{Data, Entry, KIND_PROCESS, Operation, ProcessCache, ProcessKey, ProcessRecord, Stamp, encode};
+use crate::op::{Data, Entry, KIND_PROCESS, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, ProcessRecord, Stamp, encode};
 use crate::wal::{Log, WalError};
 
 /// Room that a record takes beyond its bytes: header and padding.
 const FRAME: usize = 40;
-/// Room for a process record: nine names of up to 15 bytes, and numbers.
+/// Room for most process records: nine names of up to 15 bytes, a path, and numbers.
 const PROCESS_ROOM: usize = 512;
 
 /// Appends operations to the log.
@@ -30,15 +30,18 @@ struct State {
     /// Highest clamped time so far.
     clock: Time,
     processes: ProcessCache,
+    /// The process record last encoded: a program does many things in a row.
+    encoded: (Arc<ProcessRecord>, Vec<u8>),
     /// Processes that the active segment has a record of.
     written: (SegmentId, HashSet<(ProcessKey, u32)>),
 }
 
 impl LogJournal {
-    /// A journal whose clamped time goes on from `clock`.
+    /// A journal whose clamped time goes on from `clock`; with `command_lines` process records hold the arguments of processes.
     #[must_use]
-    pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time) -> Self {
-        let state = State { clock, processes: ProcessCache::default(), written: (SegmentId(0), HashSet::new()) };
+    pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time, command_lines: bool) -> Self {
+        let encoded = (Arc::default(), Vec::new());
+        let state = State { clock, processes: ProcessCache::new(command_lines), encoded, written: (SegmentId(0), HashSet::new()) };
         Self { log, blobs, dir, state: Mutex::new(state) }
     }
 
@@ -62,7 +65,11 @@ impl Journal for LogJournal {
         let who: Arc<ProcessRecord> = state.processes.get(caller.pid, caller.uid);
         let entry = Entry { stamp: Self::stamp(state, who.key, link), op };
         let (kind, version, body) = encode(&entry).map_err(|e| JournalError::Io(e.to_string()))?;
-        let process = postcard::to_stdvec(&*who).map_err(|e| JournalError::Io(e.to_string()))?;
+        if !Arc::ptr_eq(&state.encoded.0, &who) {
+            let bytes = postcard::to_stdvec(&*who).map_err(|e| JournalError::Io(e.to_string()))?;
+            state.encoded = (Arc::clone(&who), bytes);
+        }
+        let process = &state.encoded.1;
         let bytes = payload.unwrap_or_default();
         let referenced = entry.op.blob().map_or(0, |(_, len)| u64::from(len));
         let room = body.len() + bytes.len() + process.len().max(PROCESS_ROOM) + 2 * FRAME;
@@ -72,7 +79,7 @@ impl Journal for LogJournal {
                 *written = (segment, HashSet::new());
             }
             if who.key.pid != 0 && !written.1.contains(&(who.key, who.uid)) {
-                batch.push(KIND_PROCESS, 1, &[&process], 0);
+                batch.push(KIND_PROCESS, PROCESS_VERSION, &[process], 0);
             }
             batch.push(kind, version, &[&body, bytes], referenced);
         });

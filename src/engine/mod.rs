@@ -2,6 +2,7 @@
 //! replay B. The daemon holds one; commands on a project that is not mounted hold one for a moment.
 
 mod adapters;
+pub mod clock;
 pub mod core;
 mod feeder;
 pub mod group;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::clock::ClockWatch;
 use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
 use self::group::GroupLimits;
@@ -29,9 +31,9 @@ use crate::control::message::PathBytes;
 use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport, RestoreRequest};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
-use crate::ids::{Lsn, VersionSeq};
+use crate::ids::{Lsn, Time, VersionSeq};
 use crate::op::{Mark, Marker};
-use crate::project::lock::Lock;
+use crate::project::lock::{Lock, since_boot};
 use crate::project::{Project, Settings};
 use crate::storage::Disk;
 
@@ -39,6 +41,8 @@ use crate::storage::Disk;
 const REPLAY_TICK: Duration = Duration::from_millis(200);
 /// A segment older than this is sealed.
 const SEAL_AGE: Duration = Duration::from_secs(30);
+/// Bytes kept back for a full disk: what replay of a group, a checkpoint and the copies of a sweep usually take.
+const RESERVE: u64 = 16 << 20;
 /// How long an order to commit or unmount waits for Pijul while it makes no progress.
 const PIJUL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -54,6 +58,7 @@ pub struct Engine {
     replay_error: Arc<Mutex<Option<String>>>,
     settings: Settings,
     mounted: Mutex<serve::Mounted>,
+    clock: ClockWatch,
 }
 
 /// Tells the threads to stop.
@@ -85,6 +90,10 @@ impl Engine {
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
         crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
         let (mut lock, previous) = Lock::acquire(&project.layout)?;
+        let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
+            Some((wall, boot)) => ClockWatch::from(wall, boot),
+            None => ClockWatch::from(Time::now(), since_boot()),
+        };
         let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
         let options = CoreOptions {
             store: project.identity.id,
@@ -94,6 +103,8 @@ impl Engine {
             segment_size: settings.segment_size,
             prepare: true,
             limits,
+            reserve: RESERVE,
+            command_lines: settings.command_lines,
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
         lock.recovered()?;
@@ -112,6 +123,7 @@ impl Engine {
             replay_error: Arc::new(Mutex::new(None)),
             settings: settings.clone(),
             mounted: Mutex::new(serve::Mounted::default()),
+            clock,
         });
         engine.start(settings)?;
         Ok(engine)

@@ -1,32 +1,57 @@
 //! Prune and sweep: old segments go, then the blobs that nothing names any more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use super::core::{Core, Item, for_each_item};
 use crate::blobs::SweepOptions;
 use crate::error::Result;
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
+use crate::op::{Decoded, decode};
 use crate::tree::{BlobRead, Live, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
 use crate::wal::prune::{Keep, Limits};
+use crate::wal::scan::SegmentInfo;
 use crate::wal::{self, Bounds};
 
 /// What a prune did, or with a dry run would do.
 #[derive(Clone, Debug, Default)]
 pub struct Pruned {
-    /// Segments that go.
-    pub dropped: Vec<SegmentId>,
-    /// Bytes of log that go.
-    pub wal_bytes: u64,
-    /// Segments that stay, and why.
-    pub kept: Vec<(SegmentId, String)>,
+    /// Every segment that there was, oldest first.
+    pub segments: Vec<PrunedSegment>,
     /// Bytes of packs that went.
     pub blob_bytes: u64,
     /// Bytes of log and packs that are left.
     pub left: u64,
+    /// Nothing is in a version yet: nothing may go.
+    pub no_checkpoint: bool,
+}
+
+/// What became of a segment.
+#[derive(Clone, Debug)]
+pub struct PrunedSegment {
+    /// Its number.
+    pub id: SegmentId,
+    /// Its first and last LSN.
+    pub range: (Lsn, Lsn),
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Bytes of the blobs that only it names: no version, no file, no later segment. Known where a size limits, else 0.
+    pub payload: u64,
+    /// When its last record was appended.
+    pub last: Option<Time>,
+    /// Why it stays; `None` when it goes.
+    pub stays: Option<&'static str>,
+}
+
+impl Pruned {
+    /// Segments that go, and the bytes of their files.
+    #[must_use]
+    pub fn dropped(&self) -> (u64, u64) {
+        let gone = self.segments.iter().filter(|s| s.stays.is_none());
+        gone.fold((0, 0), |(n, bytes), s| (n + 1, bytes + s.bytes))
+    }
 }
 
 impl Core {
@@ -35,21 +60,40 @@ impl Core {
     ///
     /// # Errors
     /// Damage or I/O errors; what was dropped until then was not needed.
-    pub fn prune(&self, max_age: Option<Duration>, max_size: Option<u64>, dry_run: bool) -> Result<Pruned> {
+    pub fn prune(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
+        let pruned = self.with_reserve(|| self.prune_once(limits, dry_run))?;
+        if !dry_run {
+            self.log.restore_reserve();
+        }
+        Ok(pruned)
+    }
+
+    fn prune_once(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
         // Replay must neither read a segment that goes nor store blobs that the sweep has not heard of.
         let replayer = self.replayer();
         let checkpoint = self.history().checkpoint.clone();
         let bounds = Bounds { checkpoint: checkpoint.lsn, floor: checkpoint.floor };
         let scan = wal::scan(&*self.storage, &self.layout.wal(), self.store, bounds)?;
-        let plan = wal::prune::plan(&scan, checkpoint.lsn, Limits { max_age, max_size }, &mut |s| s.payload, Time::now());
-        let mut pruned = Pruned {
-            dropped: plan.drop.iter().map(|s| s.id).collect(),
-            wal_bytes: plan.drop.iter().map(|s| s.bytes).sum(),
-            kept: plan.keep.iter().map(|(s, why)| (s.id, reason(*why).to_owned())).collect(),
-            ..Pruned::default()
+        let only = match limits.max_size {
+            // When everything may go, nobody needs to know how much that is.
+            None | Some(0) => HashMap::new(),
+            Some(_) => self.payload_of_segments(&replayer)?,
         };
+        let payload = |id: SegmentId| only.get(&id).copied().unwrap_or(0);
+        let plan = wal::prune::plan(&scan, checkpoint.lsn, limits, &mut |s| payload(s.id), Time::now());
+        let row = |s: &SegmentInfo, stays: Option<&'static str>| PrunedSegment {
+            id: s.id,
+            range: (s.first_lsn, s.last_lsn),
+            bytes: s.bytes,
+            payload: payload(s.id),
+            last: s.last_time(),
+            stays,
+        };
+        let gone = plan.drop.iter().map(|s| row(s, None));
+        let segments = gone.chain(plan.keep.iter().map(|(s, why)| row(s, Some(reason(*why))))).collect();
+        let mut pruned = Pruned { segments, no_checkpoint: checkpoint.lsn == Lsn::ZERO, ..Pruned::default() };
         if !dry_run {
-            wal::prune::execute(&*self.storage, &self.layout.wal(), &plan, &mut |floor| {
+            self.log.prune(&plan, &mut |floor| {
                 let mut history = self.history();
                 let mut checkpoint = history.checkpoint.clone();
                 checkpoint.floor = checkpoint.floor.max(floor);
@@ -60,33 +104,45 @@ impl Core {
             pruned.blob_bytes = self.sweep(&replayer)?;
         }
         let log: u64 = plan.keep.iter().map(|(s, _)| s.bytes).sum();
-        pruned.left = log + self.blobs.usage().pack_bytes + if dry_run { pruned.wal_bytes } else { 0 };
+        pruned.left = log + self.blobs.usage().pack_bytes + if dry_run { pruned.dropped().1 } else { 0 };
         Ok(pruned)
     }
 
-    /// Drops blobs that nothing names: no version, no record that is kept, no file that is open. The caller holds the replayer, so that no
-    /// state is being stored meanwhile.
-    fn sweep(&self, replayer: &super::replay::Replayer) -> Result<u64> {
+    /// Bytes of blobs that only segments name, by the segment with which they would go: the last that names them.
+    fn payload_of_segments(&self, replayer: &super::replay::Replayer) -> Result<HashMap<SegmentId, u64>> {
+        let mut last: HashMap<BlobId, (SegmentId, u64)> = HashMap::new();
+        wal::for_each_record(&*self.storage, &self.layout.wal(), self.store, Lsn::ZERO, Lsn(u64::MAX), &mut |record, segment| {
+            if record.payload > 0
+                && let Ok(Decoded::Operation { entry, .. }) = decode(record.kind, record.version, record.body)
+                && let Some((id, len)) = entry.op.blob()
+            {
+                last.insert(id, (segment.id, u64::from(len)));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if last.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let kept = self.named_by_states(replayer)?;
+        let mut only: HashMap<SegmentId, u64> = HashMap::new();
+        for (id, (segment, len)) in last {
+            if !kept.contains(&id) {
+                *only.entry(segment).or_default() += len;
+            }
+        }
+        Ok(only)
+    }
+
+    /// Every blob that a version, the checkpoint, the live tree or replay names.
+    fn named_by_states(&self, replayer: &super::replay::Replayer) -> Result<HashSet<BlobId>> {
         let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new() };
-        let mut live = Vec::new();
-        // Begun before the tree is locked, because it syncs a pack. A blob that was stored just before has its record logged by the time the
-        // lock is ours (both happen under it), hence is found below; one that is stored later is kept by the sweep itself.
-        let sweep = self.blobs.begin_sweep()?;
+        let (mut live, mut named) = (Vec::new(), Vec::new());
         let base = {
             let mut writer = self.fs.locked();
             writer.tree().live(&mut |what| live.push(what));
             writer.tree().base_root()
         };
         replayer.live(&mut |what| live.push(what));
-        let mut named = Vec::new();
-        for_each_item(&*self.storage, &self.layout, self.store, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
-            if let Item::Operation { entry, .. } = item
-                && let Some((id, _)) = entry.op.blob()
-            {
-                named.push(id);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
         let mut roots: Vec<BlobId> = base.into_iter().collect();
         {
             let history = self.history();
@@ -107,6 +163,24 @@ impl Core {
         // Only now: the walk takes what it has kept for what it has looked into.
         let mut keep = walk.keep;
         keep.extend(named);
+        Ok(keep)
+    }
+
+    /// Drops blobs that nothing names: no version, no record that is kept, no file that is open. The caller holds the replayer, so that no
+    /// state is being stored meanwhile.
+    fn sweep(&self, replayer: &super::replay::Replayer) -> Result<u64> {
+        // Begun before the tree is locked, because it syncs a pack. A blob that was stored just before has its record logged by the time the
+        // lock is ours (both happen under it), hence is found below; one that is stored later is kept by the sweep itself.
+        let sweep = self.blobs.begin_sweep()?;
+        let mut keep = self.named_by_states(replayer)?;
+        for_each_item(&*self.storage, &self.layout, self.store, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
+            if let Item::Operation { entry, .. } = item
+                && let Some((id, _)) = entry.op.blob()
+            {
+                keep.insert(id);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
         let report = sweep.run(&|id| keep.contains(id), SweepOptions::default())?;
         Ok(report.bytes_removed)
     }

@@ -7,11 +7,12 @@ use serde_json::json;
 
 use super::Engine;
 use crate::control::Request;
-use crate::control::message::{PathBytes, PruneReport, PruneRequest, Response};
+use crate::control::message::{PathBytes, PruneReport, PruneRequest, Response, SegmentReport};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::Time;
 use crate::project::{Settings, units};
+use crate::wal::prune::Limits;
 
 /// How a mounted project is taken down again.
 pub type Unmount = Box<dyn Fn() -> Result<()> + Send + Sync>;
@@ -68,24 +69,53 @@ impl Engine {
     pub fn prune(&self, request: &PruneRequest) -> Result<PruneReport> {
         let configured = request.max_age.is_none() && request.max_size.is_none();
         let settings: &Settings = &self.settings;
-        let max_age = if configured { settings.prune_max_age } else { request.max_age };
-        let max_size = if configured { settings.prune_max_size } else { request.max_size };
-        let pruned = self.core.prune(max_age, max_size, request.dry_run)?;
+        let limits = Limits {
+            max_age: if configured { settings.prune_max_age } else { request.max_age },
+            max_size: if configured { settings.prune_max_size } else { request.max_size },
+            free_up: if configured { lacking(self.core.layout.dir(), settings.prune_min_free) } else { 0 },
+            clock_jumped: self.clock.jumped(),
+        };
+        let pruned = self.core.prune(limits, request.dry_run)?;
+        let now = Time::now();
         let mut reasons: Vec<String> = Vec::new();
-        for (_, why) in &pruned.kept {
-            if !reasons.contains(why) {
+        let mut segments = Vec::new();
+        for s in &pruned.segments {
+            let why = s.stays.unwrap_or_default().to_owned();
+            if !why.is_empty() && !reasons.contains(&why) {
                 reasons.push(why.clone());
             }
+            segments.push(SegmentReport {
+                id: s.id,
+                first_lsn: s.range.0,
+                last_lsn: s.range.1,
+                bytes: s.bytes,
+                payload: s.payload,
+                age_secs: s.last.map(|t| u64::try_from(now.secs.saturating_sub(t.secs)).unwrap_or(0)),
+                dropped: s.stays.is_none(),
+                why,
+            });
         }
-        tracing::info!("pruned {} segments, {}", pruned.dropped.len(), units::show_size(pruned.wal_bytes + pruned.blob_bytes));
+        let (dropped, wal_bytes) = pruned.dropped();
+        tracing::info!("pruned {dropped} segments, {}", units::show_size(wal_bytes + pruned.blob_bytes));
         Ok(PruneReport {
-            segments: pruned.dropped.len() as u64,
-            wal_bytes: pruned.wal_bytes,
+            left_segments: pruned.segments.len() as u64 - dropped,
+            segments,
+            no_checkpoint: pruned.no_checkpoint,
+            dry_run: request.dry_run,
+            dropped_segments: dropped,
+            wal_bytes,
             blob_bytes: pruned.blob_bytes,
             left_bytes: pruned.left,
-            left_segments: pruned.kept.len() as u64,
             kept_because: (!reasons.is_empty()).then(|| reasons.join("; ")),
             at: Time::now(),
         })
     }
+}
+
+/// Bytes that the file system of `dir` has less free than `percent` of its size.
+fn lacking(dir: &std::path::Path, percent: u8) -> u64 {
+    let Ok(s) = rustix::fs::statvfs(dir) else { return 0 };
+    let floor = u128::from(s.f_blocks) * u128::from(s.f_frsize) * u128::from(percent) / 100;
+    let free = u128::from(s.f_bavail) * u128::from(s.f_frsize);
+    u64::try_from(floor.saturating_sub(free)).unwrap_or(u64::MAX)
 }

@@ -32,7 +32,7 @@ impl Engine {
                 Ok(ControlFlow::Continue(()))
             })?;
         }
-        let log = log_usage(&*core.storage, &core.layout.wal())?;
+        let log = core.log.usage();
         let replay_error = self.replay_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         Ok(StatusReport {
             project: self.project.identity.name.clone(),
@@ -46,8 +46,8 @@ impl Engine {
             versions: checkpoint.version,
             pijul: self.feeder.head(),
             last_error: replay_error.or_else(|| self.feeder.error()),
-            segments: log.0,
-            wal_bytes: log.1,
+            segments: log.segments,
+            wal_bytes: log.bytes,
             blob_bytes: core.blobs.usage().pack_bytes,
             operations_since: first_operation(core)?,
             versions_since: first_version,

@@ -1,5 +1,6 @@
 //! Operations to record bodies and back. Decoding takes any bytes and never panics: postcard bounds every length by the bytes at hand.
 
+use super::process::{PROCESS_VERSION, ProcessRecord, ProcessRecordV1};
 use super::{Data, Entry, KIND_NAMES, Operation, Stamp};
 
 pub use crate::wal::format::KIND_MARK;
@@ -9,7 +10,7 @@ pub const KIND_PROCESS: u16 = 0x0002;
 /// Kinds from here on may be skipped by a reader that does not know them; an unknown kind below must be refused.
 pub const KIND_OPTIONAL: u16 = 0x8000;
 
-/// Version of every body so far.
+/// Version of the body of every operation so far.
 const BODY_VERSION: u8 = 1;
 
 /// Why a body cannot be read. The record's checksum was right, so this is a newer format or a bug, never a torn write.
@@ -70,12 +71,11 @@ pub fn decode(kind: u16, version: u8, body: &[u8]) -> Result<Decoded<'_>, Decode
     if kind != KIND_PROCESS && kind_name(kind).is_none() {
         return Err(DecodeError::UnknownKind(kind));
     }
+    if kind == KIND_PROCESS {
+        return decode_process(version, body).map(Decoded::Process);
+    }
     if version != BODY_VERSION {
         return Err(DecodeError::UnknownVersion(kind, version));
-    }
-    if kind == KIND_PROCESS {
-        let (record, rest) = postcard::take_from_bytes(body).map_err(|e| malformed(kind, &e.to_string()))?;
-        return if rest.is_empty() { Ok(Decoded::Process(record)) } else { Err(malformed(kind, "trailing bytes")) };
     }
     let (stamp, rest): (Stamp, _) = postcard::take_from_bytes(body).map_err(|e| malformed(kind, &e.to_string()))?;
     if stamp.time.nanos >= 1_000_000_000 {
@@ -94,6 +94,16 @@ pub fn decode(kind: u16, version: u8, body: &[u8]) -> Result<Decoded<'_>, Decode
         return Err(malformed(kind, "the payload's length is not the one stated, or there are trailing bytes"));
     }
     Ok(Decoded::Operation { entry: Entry { stamp, op }, payload })
+}
+
+fn decode_process(version: u8, body: &[u8]) -> Result<ProcessRecord, DecodeError> {
+    let bad = |e: postcard::Error| malformed(KIND_PROCESS, &e.to_string());
+    let (record, rest) = match version {
+        1 => postcard::take_from_bytes::<ProcessRecordV1>(body).map(|(old, rest)| (old.into(), rest)).map_err(bad)?,
+        PROCESS_VERSION => postcard::take_from_bytes(body).map_err(bad)?,
+        _ => return Err(DecodeError::UnknownVersion(KIND_PROCESS, version)),
+    };
+    if rest.is_empty() { Ok(record) } else { Err(malformed(KIND_PROCESS, "trailing bytes")) }
 }
 
 fn malformed(kind: u16, why: &str) -> DecodeError {

@@ -1,8 +1,12 @@
-//! Who did it. Read from `/proc/PID/stat` and `status` only: much else there may wait for locks that a process holds while it waits for
-//! us. Cached for a moment, because one reading costs some 4.5 us.
+//! Who did it. Read from `/proc/PID/stat`, `status` and the link `exe` only: much else there may wait for locks that a process holds while
+//! it waits for us. Cached for a moment, because one reading costs some 4.5 us. A command line is read only when asked for, by a thread
+//! of its own that nobody waits for long: it is behind such a lock.
 
 use std::collections::HashMap;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -30,12 +34,39 @@ pub struct ProcessRecord {
     pub session: u32,
     /// Parents, nearest first, up to eight: pid and short name.
     pub parents: Vec<(u32, Vec<u8>)>,
+    /// Path of the program's file, as bytes; empty when it is not known.
+    #[serde(with = "serde_bytes")]
+    pub executable: Vec<u8>,
+    /// Its arguments, where `log.command-lines` asks for them; up to 4 KiB of them.
+    pub command_line: Option<Vec<serde_bytes::ByteBuf>>,
+}
+
+/// Version of the body that is written for a process record.
+pub const PROCESS_VERSION: u8 = 2;
+
+/// Body version 1, as it was before programs were named by their files.
+#[derive(Deserialize)]
+pub(super) struct ProcessRecordV1 {
+    key: ProcessKey,
+    #[serde(with = "serde_bytes")]
+    comm: Vec<u8>,
+    uid: u32,
+    session: u32,
+    parents: Vec<(u32, Vec<u8>)>,
+}
+
+impl From<ProcessRecordV1> for ProcessRecord {
+    fn from(old: ProcessRecordV1) -> Self {
+        let ProcessRecordV1 { key, comm, uid, session, parents } = old;
+        Self { key, comm, uid, session, parents, executable: Vec::new(), command_line: None }
+    }
 }
 
 /// Processes seen lately.
 #[derive(Debug, Default)]
 pub struct ProcessCache {
     seen: HashMap<u32, (Instant, Arc<ProcessRecord>)>,
+    command_lines: Option<CommandLines>,
 }
 
 /// How long a reading is trusted. A pid is not reused within it, unless 32,768 processes start meanwhile.
@@ -44,8 +75,18 @@ const TRUST: Duration = Duration::from_millis(500);
 const CAPACITY: usize = 4096;
 /// Parents that a record names.
 const PARENTS: usize = 8;
+/// Bytes of a command line that are kept.
+const COMMAND_LINE: usize = 4096;
+/// How long an operation waits for a command line, once per process and [`TRUST`].
+const COMMAND_LINE_PATIENCE: Duration = Duration::from_millis(20);
 
 impl ProcessCache {
+    /// A cache that also reads command lines, when `command_lines` says so.
+    #[must_use]
+    pub fn new(command_lines: bool) -> Self {
+        Self { seen: HashMap::new(), command_lines: command_lines.then(CommandLines::start).flatten() }
+    }
+
     /// The process of thread `pid` (0 and processes that are gone give a record that says only what is known).
     pub fn get(&mut self, pid: u32, uid: u32) -> Arc<ProcessRecord> {
         let now = Instant::now();
@@ -58,7 +99,11 @@ impl ProcessCache {
         if self.seen.len() >= CAPACITY {
             self.seen.clear();
         }
-        let record = Arc::new(read(pid, uid));
+        let mut record = read(pid, uid);
+        if let Some(lines) = self.command_lines.as_ref().filter(|_| record.key.pid != 0) {
+            record.command_line = lines.of(record.key.pid);
+        }
+        let record = Arc::new(record);
         self.seen.insert(pid, (now, Arc::clone(&record)));
         record
     }
@@ -83,7 +128,47 @@ fn read(thread: u32, uid: u32) -> ProcessRecord {
         parents.push((next, parent.comm));
         next = parent.parent;
     }
-    ProcessRecord { key: ProcessKey { pid, start: stat.start }, comm: stat.comm, uid, session: stat.session, parents }
+    let executable = std::fs::read_link(format!("/proc/{pid}/exe")).map(|p| p.into_os_string().into_vec()).unwrap_or_default();
+    ProcessRecord {
+        key: ProcessKey { pid, start: stat.start },
+        comm: stat.comm,
+        uid,
+        session: stat.session,
+        parents,
+        executable,
+        command_line: None,
+    }
+}
+
+/// A thread that reads command lines.
+#[derive(Debug)]
+struct CommandLines {
+    ask: Sender<(u32, Sender<Vec<u8>>)>,
+}
+
+impl CommandLines {
+    fn start() -> Option<Self> {
+        let (ask, asked) = channel::<(u32, Sender<Vec<u8>>)>();
+        let work = move || {
+            for (pid, answer) in asked {
+                let mut bytes = vec![0; COMMAND_LINE];
+                let read = std::fs::File::open(format!("/proc/{pid}/cmdline")).and_then(|mut f| f.read(&mut bytes));
+                bytes.truncate(read.unwrap_or(0));
+                // Whoever asked may have given up.
+                let _ = answer.send(bytes);
+            }
+        };
+        std::thread::Builder::new().name("ize-cmdline".into()).spawn(work).ok().map(|_| Self { ask })
+    }
+
+    /// The arguments of a process; `None` when they do not come at once.
+    fn of(&self, pid: u32) -> Option<Vec<serde_bytes::ByteBuf>> {
+        let (answer, answered) = channel();
+        self.ask.send((pid, answer)).ok()?;
+        let bytes = answered.recv_timeout(COMMAND_LINE_PATIENCE).ok()?;
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+        (!bytes.is_empty()).then(|| bytes.split(|b| *b == 0).map(|arg| serde_bytes::ByteBuf::from(arg.to_vec())).collect())
+    }
 }
 
 struct Stat {
@@ -129,6 +214,17 @@ mod tests {
         assert_eq!(record.parents[0].0.to_string(), after[1]);
         assert_eq!(record.session.to_string(), after[3]);
         assert_eq!(record.key.start.to_string(), after[19]);
+        assert_eq!(record.executable, std::env::current_exe().unwrap().into_os_string().into_vec());
+        assert_eq!(record.command_line, None);
+    }
+
+    #[test]
+    fn a_command_line_is_there_only_when_asked_for() {
+        let record = ProcessCache::new(true).get(std::process::id(), 0);
+        let args: Vec<Vec<u8>> = std::env::args_os().map(OsStringExt::into_vec).collect();
+        let line: Vec<Vec<u8>> = record.command_line.clone().unwrap().into_iter().map(serde_bytes::ByteBuf::into_vec).collect();
+        assert_eq!(line, args);
+        assert_eq!(ProcessCache::new(false).get(std::process::id(), 0).command_line, None);
     }
 
     #[test]

@@ -77,10 +77,39 @@ fn bodies_are_frozen() {
     for op in every_operation() {
         all.extend(encode(&entry(op)).unwrap().2);
     }
-    let process =
-        ProcessRecord { key: ProcessKey { pid: 1, start: 2 }, comm: b"c".to_vec(), uid: 3, session: 4, parents: vec![(5, b"p".to_vec())] };
-    all.extend(postcard::to_stdvec(&process).unwrap());
+    // A process record of body version 1.
+    let process = (ProcessKey { pid: 1, start: 2 }, serde_bytes::Bytes::new(b"c"), 3u32, 4u32, vec![(5u32, b"p".to_vec())]);
+    let process = postcard::to_stdvec(&process).unwrap();
+    let read = ProcessRecord {
+        key: ProcessKey { pid: 1, start: 2 },
+        comm: b"c".to_vec(),
+        uid: 3,
+        session: 4,
+        parents: vec![(5, b"p".to_vec())],
+        ..ProcessRecord::default()
+    };
+    assert_eq!(decode(KIND_PROCESS, 1, &process), Ok(Decoded::Process(read.clone())));
+    all.extend(&process);
     assert_eq!(BlobId::of(&all).to_string(), GOLDEN, "{}", all.iter().map(|b| format!("{b:02x}")).collect::<String>());
+}
+
+/// Body version 2 of a process record is version 1 and two fields more; every other version is refused.
+#[test]
+fn a_process_record_of_version_2_names_its_program() {
+    let process = ProcessRecord {
+        key: ProcessKey { pid: 1, start: 2 },
+        comm: b"c".to_vec(),
+        uid: 3,
+        session: 4,
+        parents: vec![(5, b"p".to_vec())],
+        executable: b"/e".to_vec(),
+        command_line: Some(vec![serde_bytes::ByteBuf::from(b"a".to_vec()), serde_bytes::ByteBuf::new()]),
+    };
+    let body = postcard::to_stdvec(&process).unwrap();
+    assert_eq!(body, [1, 2, 1, b'c', 3, 4, 1, 5, 1, b'p', 2, b'/', b'e', 1, 2, 1, b'a', 0]);
+    assert_eq!(decode(KIND_PROCESS, PROCESS_VERSION, &body), Ok(Decoded::Process(process)));
+    assert!(matches!(decode(KIND_PROCESS, 1, &body), Err(DecodeError::Malformed(..))));
+    assert_eq!(decode(KIND_PROCESS, 3, &body), Err(DecodeError::UnknownVersion(KIND_PROCESS, 3)));
 }
 
 const GOLDEN: &str = "189a95bd0f2c678590541a96c4225e1c356341080bfb4bca27a2c94137064cd4";

@@ -25,6 +25,8 @@ pub fn process_env(name: &str) -> Option<OsString> {
 pub struct Settings {
     /// Size of a log segment in bytes, 1 MiB to 256 MiB. `log.segment-size`, default 4 MiB.
     pub segment_size: u64,
+    /// Whether the log names the arguments of the processes that did things; they may hold secrets. `log.command-lines`, default false.
+    pub command_lines: bool,
     /// Longest time that an answered operation stays unsynced, 10 ms to 1 h. `log.sync-interval`, default 1 s.
     pub sync_interval: Duration,
     /// Idle time that ends a version, 10 ms to 1 h. `group.idle`, default 2 s.
@@ -33,16 +35,20 @@ pub struct Settings {
     pub prune_max_age: Option<Duration>,
     /// Bytes of log and payload that pruning leaves; `None` is `unlimited`. `prune.max-size`, default 4 GiB.
     pub prune_max_size: Option<u64>,
+    /// Share of the file system, in percent, 0 to 90, that pruning leaves free where it can. `prune.min-free`, default 5.
+    pub prune_min_free: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             segment_size: 4 << 20,
+            command_lines: false,
             sync_interval: Duration::from_secs(1),
             group_idle: Duration::from_secs(2),
             prune_max_age: Some(Duration::from_secs(7 * 86_400)),
             prune_max_size: Some(4 << 30),
+            prune_min_free: 5,
         }
     }
 }
@@ -59,6 +65,10 @@ pub const KEYS: &[(&str, Setter)] = &[
         s.segment_size = size;
         Ok(())
     }),
+    ("log.command-lines", |s, v| {
+        s.command_lines = v.parse().map_err(|_| format!("`{v}` is neither `true` nor `false`"))?;
+        Ok(())
+    }),
     ("log.sync-interval", |s, v| pause(v).map(|d| s.sync_interval = d)),
     ("group.idle", |s, v| pause(v).map(|d| s.group_idle = d)),
     ("prune.max-age", |s, v| {
@@ -67,6 +77,11 @@ pub const KEYS: &[(&str, Setter)] = &[
     }),
     ("prune.max-size", |s, v| {
         s.prune_max_size = if v == "unlimited" { None } else { Some(units::size(v)?) };
+        Ok(())
+    }),
+    ("prune.min-free", |s, v| {
+        let percent = v.strip_suffix('%').unwrap_or(v).trim().parse::<u8>().ok().filter(|n| *n <= 90);
+        s.prune_min_free = percent.ok_or_else(|| format!("`{v}` is no share from 0% to 90%"))?;
         Ok(())
     }),
 ];
@@ -230,6 +245,7 @@ fn scalar(key: &str, value: &toml::Value) -> Result<String> {
     match value {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Boolean(yes) => Ok(yes.to_string()),
         _ => Err(Error::new(Class::Usage, format!("`{}` must be text, e.g. \"7d\" or \"4MiB\"", key.escape_debug()))),
     }
 }
@@ -323,10 +339,12 @@ mod tests {
             s,
             Settings {
                 segment_size: 8 << 20,
+                command_lines: false,
                 sync_interval: Duration::from_secs(4),
                 group_idle: Duration::from_secs(6),
                 prune_max_age: Some(Duration::from_secs(86_400)),
                 prune_max_size: Some(5),
+                prune_min_free: 5,
             }
         );
         assert_eq!(Settings::resolve(&UserConfig::default(), (&[], Path::new("p")), &no_env, &[]).unwrap(), Settings::default());

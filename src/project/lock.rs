@@ -36,6 +36,9 @@ pub struct Holder {
     pub pid: u32,
     /// When it took the lock.
     pub start: Time,
+    /// Time since boot then: whoever comes later on this boot can tell whether the clock was set meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_time: Option<Duration>,
     /// How far it came.
     pub state: State,
 }
@@ -89,8 +92,14 @@ impl Lock {
             }
         }
         let last = read(&file);
-        let holder =
-            Holder { host: host(), boot_id: boot_id().doing(doing)?, pid: std::process::id(), start: Time::now(), state: State::Running };
+        let holder = Holder {
+            host: host(),
+            boot_id: boot_id().doing(doing)?,
+            pid: std::process::id(),
+            start: Time::now(),
+            boot_time: Some(since_boot()),
+            state: State::Running,
+        };
         let previous = Previous {
             clean: last.as_ref().is_some_and(|h| h.state == State::Clean),
             same_boot: last.as_ref().is_some_and(|h| h.boot_id == holder.boot_id),
@@ -212,6 +221,13 @@ fn read(file: &File) -> Option<Holder> {
     let mut content = vec![0; MAX_CONTENT];
     let n = file.read_at(&mut content, 0).ok()?;
     serde_json::from_slice(content.get(..n)?).ok()
+}
+
+/// Time since this machine was booted, suspension included.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 fn host() -> String {

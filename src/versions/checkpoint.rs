@@ -121,6 +121,19 @@ pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Option
     })
 }
 
+/// Reads the checkpoint for whoever goes on from it, and writes it afresh: what the page cache shows may have a name that the disk does not
+/// have (the process died between rename and directory sync, or that sync failed), and segments are removed, and blobs swept, on its word.
+///
+/// # Errors
+/// As [`read`] and [`replace`].
+pub fn open(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Option<Checkpoint>> {
+    let found = read(storage, path, store)?;
+    if let Some(checkpoint) = &found {
+        replace(storage, path, checkpoint)?;
+    }
+    Ok(found)
+}
+
 /// Replaces the checkpoint: written beside, synced, renamed, directory synced. Whatever was there before is there until then.
 ///
 /// # Errors
@@ -161,7 +174,7 @@ impl From<ReplaceError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::sim::SimDisk;
+    use crate::storage::sim::{CallKind, Effect, Fault, SimDisk};
 
     const STORE: StoreId = StoreId([5; 16]);
 
@@ -182,6 +195,15 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Checkpoint::decode(&bytes[..len], STORE).is_err(), "cut to {len}");
         }
+    }
+
+    #[test]
+    fn a_file_with_a_right_checksum_and_another_magic_is_no_checkpoint() {
+        let mut bytes = example().encode().unwrap();
+        bytes[0] = b'X';
+        let crc = crc(STORE, &bytes[..16], &bytes[HEAD..]);
+        bytes[16..20].copy_from_slice(&crc.to_le_bytes());
+        assert!(Checkpoint::decode(&bytes, STORE).unwrap_err().contains("begin"));
     }
 
     /// Another hash is another format, which needs another version number and a reader for this one.
@@ -206,6 +228,26 @@ mod tests {
                 let found = read(&*disk.crash(seed).shared(), path, STORE).unwrap().unwrap();
                 assert!(found == example() || (!replaced && found == Checkpoint::first(STORE)), "call {call}, seed {seed}: {found:?}");
             }
+        }
+    }
+
+    /// A checkpoint that only the page cache holds is acted upon: segments below its floor go. So it must not be taken back by a power cut.
+    #[test]
+    fn what_an_opening_shows_survives_a_power_cut() {
+        let path = Path::new("/meta/checkpoint");
+        for failed_sync in [false, true] {
+            let disk = SimDisk::new();
+            disk.shared().create_dir_all(Path::new("/meta")).unwrap();
+            replace(&disk, path, &Checkpoint::first(STORE)).unwrap();
+            if failed_sync {
+                disk.fail_sync_dir(1);
+            } else {
+                disk.script(|call| (call.kind == CallKind::SyncDir).then_some(Fault::Crash(Effect::None)));
+            }
+            assert!(matches!(replace(&disk, path, &example()), Err(ReplaceError::Unknown(_))));
+            let left = disk.kill();
+            assert_eq!(open(&left, path, STORE).unwrap(), Some(example()));
+            assert!((0..30).all(|seed| read(&left.crash(seed), path, STORE).unwrap() == Some(example())), "failed sync: {failed_sync}");
         }
     }
 }

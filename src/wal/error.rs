@@ -113,11 +113,13 @@ impl From<WalError> for Error {
         match error {
             WalError::Io { doing, source } => Error::io(doing, source),
             WalError::Damage { .. } => Error::new(Class::Damage, message).hint(
-                "nothing was changed; `ize wal inspect` shows what is readable; put an intact copy of this file in its place, or keep the \
-                 store aside and start from its last checkpoint",
+                "nothing was changed; put an intact copy of this file in its place, or look at what `ize wal repair --dry-run` would cut \
+                 and lose",
             ),
-            WalError::Missing { .. } => Error::new(Class::Damage, message)
-                .hint("nothing was changed; put the file back in its place, under its own name, from a copy"),
+            WalError::Missing { .. } => Error::new(Class::Damage, message).hint(
+                "nothing was changed; put the file back in its place, under its own name, from a copy, or look at what `ize wal repair \
+                     --dry-run` would cut and lose",
+            ),
             WalError::Unsupported { .. } => {
                 Error::new(Class::Refused, message).hint("use the version of ize that wrote this store, or a later one")
             }

@@ -152,10 +152,23 @@ pub fn is_temporary(name: &std::ffi::OsStr) -> bool {
 /// Left by a log that refused writes after a failure, for the recovery that follows.
 pub const POISON_MARKER: &str = "poisoned";
 
+/// Room kept back for a full disk.
+#[must_use]
+pub fn reserve_path(dir: &Path) -> PathBuf {
+    dir.join("reserve")
+}
+
 /// Where recovery keeps what it cuts.
 #[must_use]
 pub fn torn_dir(dir: &Path) -> PathBuf {
     dir.join("torn")
+}
+
+/// Where repair keeps whole copies of what it changes: `repaired/<number>/`, or `repaired/` itself for 0.
+#[must_use]
+pub fn repaired_dir(dir: &Path, number: u64) -> PathBuf {
+    let all = dir.join("repaired");
+    if number == 0 { all } else { all.join(number.to_string()) }
 }
 
 /// Bytes that a record with `body` bytes takes.

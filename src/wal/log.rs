@@ -1,8 +1,8 @@
 //! Appends, syncs, seals.
 //!
 //! Two locks. `append` is held while a batch is built and written, while a segment is sealed and its successor made: LSN order is file
-//! order. `sync` guards who leads a group commit and how far the log is durable; it is held for moments only, never over I/O, and
-//! `append` is never taken while it is held.
+//! order. `GroupCommit` has a lock of its own for who leads a sync and how far the log is durable; it is held for moments only, never over
+//! I/O, and `append` is never taken while it is held.
 //!
 //! Order of events. A batch: one write, then `appended` moves, then the caller is answered. A sync: remember `appended`; sync the packs
 //! (the hook); fdatasync the active segment; move `durable`. A roll: packs, footer, cut, fdatasync, move `durable`; only then zero-fill
@@ -14,7 +14,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::ids::{Lsn, SegmentId, StoreId, Time};
@@ -25,6 +25,9 @@ use super::format::{
     DEFAULT_SEGMENT_SIZE, FOOTER_LEN, Footer, Framing, HEADER_LEN, Header, KIND_MARK, MAX_BATCH_RECORDS, MAX_BODY, MAX_SEGMENT_SIZE,
     MAX_UNSYNCED_RECORDS, MIN_SEGMENT_SIZE, POISON_MARKER, Predecessor, RECORD_HEADER_LEN, RecordHead, framed_len, segment_path,
 };
+use super::group_commit::GroupCommit;
+use super::reserve::Reserve;
+use super::scan::SegmentInfo;
 use super::segment::Segment;
 use super::spare::Spares;
 
@@ -42,17 +45,45 @@ pub struct Options {
     pub max_unsynced: u64,
     /// Keeps a zero-filled spare ready in a thread.
     pub background: bool,
+    /// Bytes kept back for a full disk, see [`Log::release_reserve`]; 0 is none.
+    pub reserve: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_size: DEFAULT_SEGMENT_SIZE, max_payload: 256 << 20, max_unsynced: 256 << 20, background: true }
+        Self { segment_size: DEFAULT_SEGMENT_SIZE, max_payload: 256 << 20, max_unsynced: 256 << 20, background: true, reserve: 0 }
     }
 }
 
 impl Options {
     fn size(&self) -> u64 {
         self.segment_size.clamp(MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE).next_multiple_of(4096)
+    }
+}
+
+/// What the log takes of the disk. Counted as it changes; [`Usage::of`] a scan is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Segment files.
+    pub segments: u64,
+    /// Their lengths together, in bytes; the active one has its full size.
+    pub bytes: u64,
+    /// Records in them, marks included.
+    pub records: u64,
+    /// Bytes of blobs that they name.
+    pub payload: u64,
+}
+
+impl Usage {
+    /// As a scan found it.
+    #[must_use]
+    pub fn of(segments: &[SegmentInfo]) -> Self {
+        segments.iter().fold(Self::default(), |sum, s| Self {
+            segments: sum.segments + 1,
+            bytes: sum.bytes + s.bytes,
+            records: sum.records + s.records,
+            payload: sum.payload + s.payload,
+        })
     }
 }
 
@@ -144,34 +175,26 @@ struct Appender {
     active: Option<Active>,
     at: Position,
     buffer: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-struct SyncState {
-    leading: bool,
-    durable: Lsn,
-    durable_bytes: u64,
+    usage: Usage,
 }
 
 /// The log, open for appending. Share it in an `Arc`.
 pub struct Log {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) dir: PathBuf,
     store: StoreId,
     options: Options,
     before_sync: SyncHook,
     spares: Spares,
+    reserve: Reserve,
     append: Mutex<Appender>,
-    sync: Mutex<SyncState>,
-    synced: Condvar,
+    commits: GroupCommit,
     poison: OnceLock<String>,
     /// Last LSN appended, mark or not; last that is no mark; copies of what the locks guard.
     appended: AtomicU64,
     real: AtomicU64,
-    durable: AtomicU64,
-    /// Bytes of records and payload since the log was opened: all, and those durable.
+    /// Bytes of records and payload since the log was opened.
     bytes: AtomicU64,
-    durable_bytes: AtomicU64,
 }
 
 impl std::fmt::Debug for Log {
@@ -192,11 +215,13 @@ impl Log {
         store: StoreId,
         options: Options,
         before_sync: SyncHook,
-        at: Position,
-        end: Lsn,
+        (at, end): (Position, Lsn),
+        usage: Usage,
     ) -> Result<Self> {
         let spares = Spares::new(Arc::clone(&storage), dir, options.size(), options.background)
             .wal(|| "cannot start the thread that prepares segments".into())?;
+        let reserve = Reserve::new(Arc::clone(&storage), dir, options.reserve);
+        reserve.restore();
         Ok(Self {
             storage,
             dir: dir.to_path_buf(),
@@ -204,15 +229,13 @@ impl Log {
             options,
             before_sync,
             spares,
-            append: Mutex::new(Appender { active: None, at, buffer: Vec::new() }),
-            sync: Mutex::new(SyncState { durable: end, ..SyncState::default() }),
-            synced: Condvar::new(),
+            reserve,
+            append: Mutex::new(Appender { active: None, at, buffer: Vec::new(), usage }),
+            commits: GroupCommit::new(end),
             poison: OnceLock::new(),
             appended: AtomicU64::new(end.0),
             real: AtomicU64::new(end.0),
-            durable: AtomicU64::new(end.0),
             bytes: AtomicU64::new(0),
-            durable_bytes: AtomicU64::new(0),
         })
     }
 
@@ -225,20 +248,34 @@ impl Log {
     /// Everything up to here survives power loss.
     #[must_use]
     pub fn durable(&self) -> Lsn {
-        Lsn(self.durable.load(Ordering::Acquire))
+        self.commits.durable()
     }
 
     /// Bytes of records, and of the blobs they name, that are appended and not synced. Marks do not count.
     #[must_use]
     pub fn unsynced_bytes(&self) -> u64 {
-        let durable = self.durable_bytes.load(Ordering::Acquire);
-        self.bytes.load(Ordering::Acquire).saturating_sub(durable)
+        self.bytes.load(Ordering::Acquire).saturating_sub(self.commits.durable_bytes())
     }
 
     /// The segment that takes records now, if one does.
     #[must_use]
     pub fn active(&self) -> Option<SegmentId> {
         lock(&self.append).active.as_ref().map(|a| a.segment.id)
+    }
+
+    /// What the log takes of the disk.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        lock(&self.append).usage
+    }
+
+    /// A segment was pruned.
+    pub(super) fn forget(&self, segment: &SegmentInfo) {
+        let usage = &mut lock(&self.append).usage;
+        usage.segments = usage.segments.saturating_sub(1);
+        usage.bytes = usage.bytes.saturating_sub(segment.bytes);
+        usage.records = usage.records.saturating_sub(segment.records);
+        usage.payload = usage.payload.saturating_sub(segment.payload);
     }
 
     /// Why the log refuses writes, if it does.
@@ -259,7 +296,18 @@ impl Log {
         self.store
     }
 
-    fn check(&self) -> Result<()> {
+    /// Gives the room that is kept back for a full disk to whoever makes more of it: replay, checkpoint, prune. False when it is already
+    /// given. [`Log::restore_reserve`] when there is room again.
+    pub fn release_reserve(&self) -> bool {
+        self.reserve.release()
+    }
+
+    /// Keeps room back again, if there is any.
+    pub fn restore_reserve(&self) {
+        self.reserve.restore();
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
         match self.poison.get() {
             Some(reason) => Err(WalError::Poisoned { reason: reason.clone() }),
             None => Ok(()),
@@ -273,8 +321,7 @@ impl Log {
             let _ = self.storage.create_new(&self.dir.join(POISON_MARKER));
         }
         // Whoever waits for a sync must learn of it.
-        drop(lock(&self.sync));
-        self.synced.notify_all();
+        self.commits.wake_all();
         error
     }
 
@@ -292,7 +339,7 @@ impl Log {
             // Everything before the active segment is durable, whatever gap an epoch left.
             let known = appender.active.as_ref().map_or(appender.at.next_lsn.0, |a| a.first_lsn.0).saturating_sub(1).max(self.durable().0);
             let unsynced = (appender.at.next_lsn.0 - 1).saturating_sub(known);
-            let idle = self.real.load(Ordering::Acquire) <= self.durable.load(Ordering::Acquire);
+            let idle = self.real.load(Ordering::Acquire) <= self.durable().0;
             if idle || (self.unsynced_bytes() < self.options.max_unsynced && unsynced < MAX_UNSYNCED_RECORDS) {
                 break appender;
             }
@@ -330,7 +377,7 @@ impl Log {
         max_bytes: usize,
         build: &mut dyn FnMut(SegmentId, &mut Batch<'_>),
     ) -> Result<Vec<Appended>> {
-        let Appender { active: Some(active), at, .. } = appender else {
+        let Appender { active: Some(active), at, usage, .. } = appender else {
             return Err(WalError::Poisoned { reason: "there is no active segment".into() });
         };
         let mut batch = Batch {
@@ -362,6 +409,8 @@ impl Log {
         active.end += buffer.len() as u64;
         active.count += records.len() as u64;
         active.payload = active.payload.saturating_add(payload);
+        usage.records += records.len() as u64;
+        usage.payload = usage.payload.saturating_add(payload);
         active.touched = Instant::now();
         if active.real == 0 {
             active.since = active.touched;
@@ -389,32 +438,16 @@ impl Log {
     /// # Errors
     /// Poisoned, or a failed sync, which poisons.
     pub fn sync_to(&self, lsn: Lsn) -> Result<Lsn> {
-        let mut state = lock(&self.sync);
-        loop {
-            self.check()?;
-            if state.durable >= lsn {
-                return Ok(state.durable);
-            }
-            if !state.leading {
-                break;
-            }
-            state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.leading = true;
-        drop(state);
-        let done = self.lead();
-        let mut state = lock(&self.sync);
-        state.leading = false;
-        let durable = state.durable;
-        drop(state);
-        self.synced.notify_all();
+        let (durable, led) = self.commits.wait_for(lsn, &|| self.check(), &|begun| self.lead(begun))?;
         // The sync succeeded, whatever becomes of the mark; a mark that cannot be written poisons.
-        let _ = self.mark(done?);
+        if let Some(target) = led {
+            let _ = self.mark(target);
+        }
         Ok(durable)
     }
 
-    /// One sync of everything appended; gives the LSN it covers.
-    fn lead(&self) -> Result<Lsn> {
+    /// One sync of everything appended; gives the LSN that it covers, and the bytes appended until there.
+    fn lead(&self, begun: &dyn Fn(Lsn)) -> Result<(Lsn, u64)> {
         let (target, bytes, active) = {
             let appender = lock(&self.append);
             let target = Lsn(appender.at.next_lsn.0 - 1);
@@ -424,35 +457,21 @@ impl Log {
                 appender.active.as_ref().map(|a| (Arc::clone(&a.segment), a.path.clone())),
             )
         };
+        begun(target);
         if let Some((segment, path)) = active {
             (self.before_sync)().wal(|| "cannot sync the packs before the log".into()).map_err(|e| self.poison(e))?;
             segment.file().sync_data().wal(|| format!("cannot sync {}", path.display())).map_err(|e| self.poison(e))?;
         }
         // A sync that failed elsewhere meanwhile may have taken this one's error with it.
         self.check()?;
-        self.advance(target, bytes);
-        Ok(target)
-    }
-
-    fn advance(&self, target: Lsn, bytes: u64) {
-        let mut state = lock(&self.sync);
-        if target > state.durable {
-            state.durable = target;
-            self.durable.store(target.0, Ordering::Release);
-        }
-        if bytes > state.durable_bytes {
-            state.durable_bytes = bytes;
-            self.durable_bytes.store(bytes, Ordering::Release);
-        }
-        drop(state);
-        self.synced.notify_all();
+        Ok((target, bytes))
     }
 
     /// Appends a mark when nothing follows `target`: what was synced last is then proven durable by the log itself, once the mark reaches
     /// the disk. Marks are never worth a sync.
     fn mark(&self, target: Lsn) -> Result<()> {
         let mut appender = lock(&self.append);
-        let Appender { active: Some(active), at, buffer } = &mut *appender else { return Ok(()) };
+        let Appender { active: Some(active), at, buffer, usage } = &mut *appender else { return Ok(()) };
         if at.next_lsn != target.next()
             || active.real == 0
             || self.real.load(Ordering::Acquire) < active.first_lsn.0
@@ -476,6 +495,7 @@ impl Log {
         active.digest.update(&crc.to_le_bytes());
         active.end += buffer.len() as u64;
         active.count += 1;
+        usage.records += 1;
         at.next_lsn = lsn.next();
         self.appended.store(lsn.0, Ordering::Release);
         Ok(())
@@ -512,7 +532,7 @@ impl Log {
 
     fn seal_active(&self, appender: &mut Appender) -> Result<()> {
         self.check()?;
-        let Appender { active: slot, at, .. } = appender;
+        let Appender { active: slot, at, usage, .. } = appender;
         let Some(active) = slot.as_ref() else { return Ok(()) };
         let last = Lsn(at.next_lsn.0 - 1);
         let bytes = self.bytes.load(Ordering::Acquire);
@@ -538,8 +558,9 @@ impl Log {
         // A sync that another thread leads on this file may have taken the error of the same bytes.
         self.check()?;
         at.prev = Predecessor { segment: active.segment.id, end_lsn: last, length, digest: footer.digest };
+        usage.bytes = usage.bytes.saturating_sub(self.options.size()).saturating_add(length);
         *slot = None;
-        self.advance(last, bytes);
+        self.commits.advance(last, bytes);
         Ok(())
     }
 
@@ -577,6 +598,8 @@ impl Log {
         digest.update(&encoded);
         let now = Instant::now();
         appender.at.last_time = header.created;
+        appender.usage.segments += 1;
+        appender.usage.bytes += self.options.size();
         appender.active = Some(Active {
             segment: Arc::new(Segment::new(id, spare.file)),
             path,

@@ -2,14 +2,15 @@
 //!
 //! A record is valid at an offset when its CRC (over store, segment, offset and all its bytes) holds and its LSN is the expected one.
 //! An invalid record at LSN x is *corrupt* only if x is at or below a bound proven durable: the caller's bound, or the `durable_lsn` of a
-//! valid record or footer further on. Otherwise the log ends before x: with zeros ([`Next::End`]) or in a *torn tail*, all of which is
-//! set aside, valid-looking or not, because unsynced pages reach the disk in any order.
+//! valid record or footer further on. Otherwise the log ends before x: with zeros to the allotted size ([`Next::End`]) or in a *torn
+//! tail*, all of which is set aside, valid-looking or not, because unsynced pages reach the disk in any order. A file without a footer that
+//! is shorter than its allotted size ends in a torn tail too: only a seal cuts it, and a seal leaves a footer unless power is lost.
 //!
 //! Reading never writes, and never guesses: an I/O error does not get this far.
 
 use crate::ids::{Lsn, SegmentId, StoreId};
 
-use super::format::{ALIGN, FOOTER_LEN, Footer, Framing, HEADER_LEN, KIND_MARK, RECORD_HEADER_LEN, RecordHead, framed_len};
+use super::format::{ALIGN, FOOTER_LEN, Footer, Framing, HEADER_LEN, KIND_MARK, RECORD_HEADER_LEN, RecordHead, framed_len, header_at};
 
 /// A valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Tear {
     pub offset: u64,
     /// First LSN set aside.
     pub lsn: Lsn,
-    /// Bytes to the last one that is not zero.
+    /// Bytes to the last one that is not zero; 0 when only the file's length shows the tear.
     pub bytes: u64,
 }
 
@@ -71,12 +72,38 @@ pub enum Next<'a> {
     Record(Record<'a>),
     /// The footer; nothing follows. `end` is the offset behind it.
     Sealed(Footer, u64),
-    /// Zeros to the end: the segment is active, or was when the process died. Offset and LSN of the next record.
+    /// Zeros to the allotted size: the segment is active, or was when the process died. Offset and LSN of the next record.
     End(u64, Lsn),
     /// A torn tail; nothing follows.
     TornTail(Tear),
     /// Corruption. When its `through` is set, the next call goes on behind it, else nothing follows.
     Corrupt(Corruption),
+}
+
+const ZEROS: [u8; 4096] = [0; 4096];
+/// A segment is mostly zeros when it is young: they are looked at in blocks first.
+const BLOCKS: [usize; 2] = [ZEROS.len(), 64];
+
+/// Bytes to the last one that is not zero.
+fn used_len(bytes: &[u8]) -> usize {
+    let mut end = bytes.len();
+    for size in BLOCKS {
+        while end >= size && bytes[end - size..end] == ZEROS[..size] {
+            end -= size;
+        }
+    }
+    bytes[..end].iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
+}
+
+/// Zeros that `bytes` begins with.
+fn leading_zeros(bytes: &[u8]) -> usize {
+    let mut start = 0;
+    for size in BLOCKS {
+        while bytes.len() - start >= size && bytes[start..start + size] == ZEROS[..size] {
+            start += size;
+        }
+    }
+    bytes[start..].iter().position(|b| *b != 0).map_or(bytes.len(), |at| start + at)
 }
 
 enum Later {
@@ -88,6 +115,8 @@ enum Later {
 #[derive(Debug)]
 pub struct SegmentReader<'a> {
     bytes: &'a [u8],
+    /// What the header says of the file's length until it is sealed; 0 when the header is damaged.
+    allotted: usize,
     framing: Framing,
     offset: usize,
     /// `None`: the header is damaged, the first valid record tells.
@@ -110,8 +139,10 @@ impl<'a> SegmentReader<'a> {
     pub fn new(bytes: &'a [u8], store: StoreId, segment: SegmentId, first: Option<Lsn>, bound: Lsn) -> Self {
         let mut digest = blake3::Hasher::new();
         digest.update(&bytes[..bytes.len().min(HEADER_LEN)]);
+        let allotted = bytes.get(header_at::ALLOTTED..header_at::RESERVED).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
         Self {
             bytes,
+            allotted: if first.is_some() { allotted as usize } else { 0 },
             framing: Framing::new(store, segment),
             offset: HEADER_LEN.min(bytes.len()),
             expected: first,
@@ -238,8 +269,8 @@ impl<'a> SegmentReader<'a> {
     /// The verdict on the bytes at `self.offset`, which hold no valid record with LSN `x`.
     fn invalid(&mut self, x: Lsn) -> Next<'a> {
         let rest = &self.bytes[self.offset..];
-        let used = rest.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1);
-        let later = if used == 0 { None } else { self.later(x) };
+        let used = used_len(rest) as u64;
+        let later = if used == 0 { None } else { self.later(x, self.offset + used as usize) };
         if x <= self.bound {
             let what = if used == 0 { "zeros where records were" } else { "a record fails its check" };
             let offset = self.offset as u64;
@@ -262,17 +293,28 @@ impl<'a> SegmentReader<'a> {
             return Next::Corrupt(Corruption { offset, lsn: x, through, what });
         }
         self.done = true;
-        if used == 0 { Next::End(self.offset as u64, x) } else { Next::TornTail(Tear { offset: self.offset as u64, lsn: x, bytes: used }) }
+        let offset = self.offset as u64;
+        if used == 0 && self.bytes.len() >= self.allotted {
+            Next::End(offset, x)
+        } else {
+            Next::TornTail(Tear { offset, lsn: x, bytes: used })
+        }
     }
 
-    /// Looks for valid records and footers behind `self.offset`, raises `self.bound` by what they prove, and gives the first.
+    /// Looks for valid records and footers behind `self.offset` and before `used`, behind which are zeros only; raises `self.bound` by what
+    /// they prove, and gives the first.
     ///
-    /// Cheap tests come first: an LSN in the few that could still follow here, then the fixed fields, then the CRC.
-    fn later(&mut self, x: Lsn) -> Option<Later> {
+    /// Cheap tests come first: zeros, an LSN in the few that could still follow here, then the fixed fields, then the CRC.
+    fn later(&mut self, x: Lsn, used: usize) -> Option<Later> {
         let mut first = None;
         let mut at = self.offset + ALIGN;
-        while at + RECORD_HEADER_LEN <= self.bytes.len() {
+        while at < used && at + RECORD_HEADER_LEN <= self.bytes.len() {
             let rest = &self.bytes[at..];
+            if rest[..RECORD_HEADER_LEN] == ZEROS[..RECORD_HEADER_LEN] {
+                // Whatever starts before the next byte that is not zero has it in its fixed part.
+                at += (leading_zeros(rest) + 1).saturating_sub(RECORD_HEADER_LEN).next_multiple_of(ALIGN);
+                continue;
+            }
             if let Some(head) = RecordHead::decode(rest)
                 && (self.expected.is_none() || (head.lsn > x && head.lsn.0 - x.0 <= (at - self.offset) as u64 / RECORD_HEADER_LEN as u64))
                 && self.framing.record(rest, at as u64).is_some()

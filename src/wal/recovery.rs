@@ -1,4 +1,4 @@
-//! Opens the log after whatever happened to it. The only code that shortens a log file, and it keeps what it cuts.
+//! Opens the log after whatever happened to it. Nothing else shortens a log file unasked, and it keeps what it cuts.
 //!
 //! 1. Scan everything. Damage above the checkpoint: stop, nothing is changed.
 //! 2. Ask the caller about each record above the proven bound: are the blobs it names sound? The first that is not is where the log is
@@ -24,10 +24,12 @@ use crate::ids::{Lsn, SegmentId, StoreId, Time};
 use crate::storage::Storage;
 
 use super::error::{Result, WalContext, WalError};
-use super::format::{EPOCH_JUMP, FOOTER_LEN, Footer, Framing, Header, POISON_MARKER, Predecessor, fresh_path, segment_path, torn_dir};
-use super::log::{Log, Options, Position, SyncHook};
-use super::reader::{Next, Record, SegmentReader};
-use super::scan::{Bounds, Finding, LogScan, SegmentInfo, SegmentState, scan};
+use super::format::{EPOCH_JUMP, Footer, POISON_MARKER, Predecessor, segment_path, torn_dir};
+use super::log::{Log, Options, Position, SyncHook, Usage};
+use super::mend::{self, Prefix};
+use super::reader::Record;
+use super::reserve::Reserve;
+use super::scan::{Bounds, Finding, LogScan, SegmentInfo, scan};
 
 /// What recovery must know from outside the log.
 pub struct RecoveryInput<'a> {
@@ -116,6 +118,7 @@ impl Log {
             scan: &scanned,
             lossy: poisoned || (!input.clean && !input.same_boot),
             checkpoint: input.checkpoint,
+            fresh: None,
         };
         let mut report = RecoveryReport {
             segments: scanned.segments.len() as u64,
@@ -125,6 +128,7 @@ impl Log {
             findings: scanned.findings.clone(),
             ..RecoveryReport::default()
         };
+        let mut usage = Usage::of(&scanned.segments);
         let (position, end) = match scanned.segments.last() {
             None => {
                 mend.tidy()?;
@@ -140,7 +144,12 @@ impl Log {
             }
             Some(last) => {
                 let clean = input.clean && !poisoned && last.footer.is_some();
-                mend.last(last, clean, &input.before_sync, input.verify, &mut report)?
+                match mend.last(last, clean, &input.before_sync, input.verify, &mut report) {
+                    Err(e) if e.errno() == libc::ENOSPC && Reserve::new(Arc::clone(&storage), dir, 0).release() => {
+                        mend.last(last, clean, &input.before_sync, input.verify, &mut report)?
+                    }
+                    done => done?,
+                }
             }
         };
         if poisoned {
@@ -149,7 +158,12 @@ impl Log {
         report.last_lsn = end;
         report.next_lsn = position.next_lsn;
         report.epoch = position.epoch;
-        let log = Log::resume(storage, dir, store, options, input.before_sync, position, end)?;
+        if let Some((last, fresh)) = scanned.segments.last().zip(mend.fresh) {
+            usage.bytes = usage.bytes - last.bytes + report.fresh_copied;
+            usage.records = usage.records - last.records + fresh.0;
+            usage.payload = usage.payload - last.payload + fresh.1;
+        }
+        let log = Log::resume(storage, dir, store, options, input.before_sync, (position, end), usage)?;
         report.elapsed = started.elapsed();
         Ok((log, report))
     }
@@ -168,19 +182,8 @@ struct Mend<'a> {
     /// Records that somebody was told of may be gone without a trace.
     lossy: bool,
     checkpoint: Lsn,
-}
-
-/// The valid prefix of the last segment.
-#[derive(Default)]
-struct Prefix {
-    end: u64,
-    count: u64,
-    payload: u64,
-    last: Option<Lsn>,
-    durable: Lsn,
-    digest: [u8; 32],
-    /// The record at `end` is valid but names a blob that is not sound.
-    blob: bool,
+    /// Records, and bytes of blobs that they name, in the fresh copy of the last segment.
+    fresh: Option<(u64, u64)>,
 }
 
 impl Mend<'_> {
@@ -209,18 +212,25 @@ impl Mend<'_> {
         let mut footer = last.footer.clone();
         let mut length = last.used;
         if !clean {
-            let bytes = self.read(&last.file)?;
-            let prefix = self.prefix(last, &bytes, verify)?;
+            let bytes = mend::read(self.storage, &last.file)?;
+            let first = last.header.as_ref().map(|h| h.first_lsn);
+            let prefix = Prefix::read(&bytes, (self.store, last.id, first), self.checkpoint, &mut |record| {
+                if record.is_mark() || record.lsn <= self.scan.bound {
+                    return Ok(true);
+                }
+                verify(record).wal(|| format!("cannot check the blobs of LSN {}", record.lsn))
+            })?;
             let first = last.header.as_ref().map_or(last.first_lsn, |h| h.first_lsn);
             let end = prefix.last.unwrap_or(Lsn(first.0.saturating_sub(1)));
             // From here on files change. Room first: the disk may be full.
             self.tidy()?;
-            let cut = self.scan.torn.is_some() || prefix.blob;
+            let cut = self.scan.torn.is_some() || prefix.stopped;
             if cut {
                 report.cut = Some(self.save(last, &bytes, &prefix, end.next())?);
-                if prefix.blob {
+                if prefix.stopped {
                     let dropped = last.records.saturating_sub(prefix.count);
-                    report.records = report.records.saturating_sub(dropped);
+                    let all: u64 = self.scan.segments.iter().map(|s| s.records).sum();
+                    report.records = all.saturating_sub(dropped);
                 }
             }
             self.lossy |= cut;
@@ -237,8 +247,9 @@ impl Mend<'_> {
                 next_epoch,
             };
             before_sync().wal(|| "cannot sync the packs before the log".into())?;
-            length = self.fresh_copy(last, &bytes[..prefix.end as usize], &fresh)?;
+            length = mend::fresh_copy(self.storage, self.dir, (self.store, last.id), &bytes[..prefix.end as usize], &fresh)?;
             report.fresh_copied = length;
+            self.fresh = Some((prefix.count, prefix.payload));
             footer = Some(fresh);
         } else {
             self.tidy()?;
@@ -267,51 +278,6 @@ impl Mend<'_> {
         (next, epoch)
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        let reading = || format!("cannot read {}", path.display());
-        let file = self.storage.open_read(path).wal(reading)?;
-        let mut bytes = vec![0; file.len().wal(reading)? as usize];
-        file.read_exact_at(&mut bytes, 0).wal(reading)?;
-        Ok(bytes)
-    }
-
-    fn prefix(&self, last: &SegmentInfo, bytes: &[u8], verify: &mut dyn FnMut(&Record<'_>) -> io::Result<bool>) -> Result<Prefix> {
-        let first = last.header.as_ref().map(|h: &Header| h.first_lsn);
-        let mut reader = SegmentReader::new(bytes, self.store, last.id, first, self.checkpoint);
-        let mut prefix = Prefix { end: reader.offset(), digest: reader.digest(), ..Prefix::default() };
-        while let Some(next) = reader.step() {
-            match next {
-                Next::Record(record) => {
-                    let sound = record.is_mark()
-                        || record.lsn <= self.scan.bound
-                        || verify(&record).wal(|| format!("cannot check the blobs of LSN {}", record.lsn))?;
-                    if !sound {
-                        prefix.blob = true;
-                        return Ok(prefix);
-                    }
-                    prefix = Prefix {
-                        end: reader.offset(),
-                        count: reader.count(),
-                        payload: reader.payload(),
-                        last: Some(record.lsn),
-                        durable: reader.highest_durable(),
-                        digest: reader.digest(),
-                        blob: false,
-                    };
-                }
-                Next::Sealed(footer, _) => {
-                    // Of a damaged segment below the checkpoint, the footer knows more than could be read.
-                    prefix.last = Some(footer.last_lsn).filter(|_| !reader.is_whole()).or(prefix.last);
-                    if !reader.is_whole() {
-                        prefix.end = reader.offset();
-                    }
-                }
-                Next::End(..) | Next::TornTail(_) | Next::Corrupt(_) => {}
-            }
-        }
-        Ok(prefix)
-    }
-
     /// Copies what is cut to `torn/`, before anything is cut.
     fn save(&self, last: &SegmentInfo, bytes: &[u8], prefix: &Prefix, lsn: Lsn) -> Result<Cut> {
         let rest = &bytes[prefix.end as usize..];
@@ -336,26 +302,6 @@ impl Mend<'_> {
                 Err(e) => return Err(WalError::io(saving(), e)),
             }
         };
-        Ok(Cut { file: last.file.clone(), offset: prefix.end, lsn, bytes: rest.len() as u64, saved, blob: prefix.blob })
-    }
-
-    /// Valid prefix and footer into a new file that takes the segment's name. Gives its length.
-    fn fresh_copy(&self, last: &SegmentInfo, prefix: &[u8], footer: &Footer) -> Result<u64> {
-        let path = fresh_path(self.dir, last.id);
-        let copying = || format!("cannot copy {} to {}", last.file.display(), path.display());
-        let encoded = Framing::new(self.store, last.id).footer(footer, prefix.len() as u64);
-        let file = self.storage.create_new(&path).wal(copying)?;
-        let written = (|| {
-            file.write_at(&[prefix, &encoded], 0)?;
-            file.sync_data()
-        })();
-        if let Err(e) = written {
-            let _ = self.storage.remove(&path);
-            return Err(WalError::io(copying(), e));
-        }
-        self.storage.rename(&path, &last.file).wal(copying)?;
-        self.storage.sync_dir(self.dir).wal(|| format!("cannot sync {}", self.dir.display()))?;
-        debug_assert!(last.state != SegmentState::Active || last.footer.is_none());
-        Ok((prefix.len() + FOOTER_LEN) as u64)
+        Ok(Cut { file: last.file.clone(), offset: prefix.end, lsn, bytes: rest.len() as u64, saved, blob: prefix.stopped })
     }
 }

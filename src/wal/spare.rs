@@ -12,7 +12,10 @@ use crate::storage::{FileRef, Storage};
 
 use super::format::spare_path;
 
-const CHUNK: usize = 256 << 10;
+/// Bytes written at once. It is also the size of the page cache's folios, and each later write looks at every block of its folio: appends
+/// of 4 KiB / 200 B cost 4.0 / 2.9 us after a fill by 1 MiB, 2.0 / 1.2 by 256 KiB, 1.8 / 0.8 by 64 or 32 KiB, 2.7 / 0.8 by 4 KiB (ext4,
+/// Linux 6.18, where the fill by 4 KiB takes twice as long).
+const CHUNK: usize = 32 << 10;
 
 /// A zero-filled, synced file under a temporary name.
 #[derive(Debug)]
@@ -100,7 +103,7 @@ impl Shared {
     }
 }
 
-fn fill(file: &FileRef, size: u64) -> io::Result<()> {
+pub(super) fn fill(file: &FileRef, size: u64) -> io::Result<()> {
     let zeros = vec![0; CHUNK.min(size as usize)];
     let mut at = 0;
     while at < size {

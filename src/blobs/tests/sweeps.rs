@@ -20,7 +20,7 @@ fn a_sweep_drops_what_nothing_names_and_keeps_the_rest() {
     assert_eq!((report.blobs_dropped, report.blobs_moved), (60 - keep.len() as u64, keep.len() as u64), "{report:?}");
     assert!(blobs.usage().pack_bytes < before.pack_bytes / 2);
     for blobs in [blobs, open(&disk.crash(1), UNCLEAN)] {
-        assert_eq!(blobs.list().len(), keep.len());
+        assert_eq!(list(&blobs).len(), keep.len());
         for id in &keep {
             assert_eq!(blobs.verify(id), BlobState::Sound);
         }
@@ -31,7 +31,7 @@ fn a_sweep_drops_what_nothing_names_and_keeps_the_rest() {
     assert_eq!((blobs.usage().blobs, disk.shared().list(&dir()).unwrap().len()), (0, 1));
     // Numbers are not used again.
     let id = blobs.put(b"x", Encoding::Raw).unwrap();
-    assert!(blobs.place(&id).unwrap().pack.0 > before.packs);
+    assert!(place(&blobs, &id).pack.0 > before.packs);
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn a_pack_with_little_garbage_stays_and_so_does_a_damaged_one() {
     assert_eq!((one.packs_removed, one.blobs_dropped), (1, 3));
     blobs.sync().unwrap();
     drop(blobs);
-    let place = open(&disk, CLEAN).place(&ids[5]).unwrap();
-    assert!(disk.flip(&path(place.pack.0), u64::from(place.offset) + 200, 1));
+    let place = place(&open(&disk, CLEAN), &ids[5]);
+    assert!(disk.flip(&path(place.pack.0), place.entry.offset + 200, 1));
     let blobs = open(&disk, CLEAN);
     let report = blobs.sweep(&|id| *id == ids[5]).unwrap();
     assert_eq!((report.packs_removed, report.packs_damaged), (0, 1));

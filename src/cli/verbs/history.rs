@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::args::HistoryArgs;
 use crate::cli::grammar::Paths;
-use crate::cli::output::{self, put_path};
+use crate::cli::output::{self, Role, put_path};
 use crate::cli::session::Session;
 use crate::engine::pijul_index;
 use crate::engine::states::Store;
@@ -26,6 +26,7 @@ pub fn run(args: &HistoryArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(&args.words, Paths::AtMostOne)?;
     let store = Store::open(&meant.project.layout, meant.project.identity.id)?;
     let path = meant.paths.first().map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
+    session.out.page(!session.global.no_pager && !args.json);
     let hashes = pijul_index::read(&meant.project.layout)?;
     let newest = store.checkpoint().version.0;
     let limit = args.count.unwrap_or(u64::MAX);
@@ -52,6 +53,7 @@ pub fn run(args: &HistoryArgs, session: &mut Session) -> Result<()> {
     }
     let end = store.end()?;
     if !args.json && store.state_at(Lsn(u64::MAX)).is_ok_and(|tree| tree.applied() > store.checkpoint().lsn) {
+        session.out.finish()?;
         output::report(&format!("operations up to {end} are newer than the newest change; `ize commit` makes them one now"));
     }
     Ok(())
@@ -133,15 +135,22 @@ fn unique(names: &[String]) -> Vec<String> {
 fn show(session: &mut Session, version: &Version, store: StoreId, path: &[u8]) -> Result<()> {
     let names: Vec<String> = version.processes.iter().map(|p| output::name(&p.comm)).collect();
     let who = unique(&names).join(", ");
-    let label = version.label.as_ref().map(|l| format!("  {l}")).unwrap_or_default();
+    let label = version.label.as_ref().map(|l| format!("  {}", output::name(l.as_bytes()))).unwrap_or_default();
     let who = if who.is_empty() { String::new() } else { format!("  {who}") };
-    let id = version.id(store).to_string();
-    session.out.line(&format!("{id}  {}  {}{who}{label}", output::time(version.end), version.last))?;
+    let id = session.out.paint(Role::Id, &version.id(store).to_string());
+    let (time, who) = (output::time(version.end), session.out.paint(Role::Aside, &who));
+    session.out.line(&format!("{id}  {time}  {}{who}{label}", version.last))?;
     let of_path = |c: &&PathChange| path.is_empty() || touches_one(c, path);
     let changes: Vec<&PathChange> = version.paths.iter().filter(of_path).collect();
     for change in changes.iter().take(SHOWN) {
         let from = if let What::Moved { from } = &change.what { format!("{} -> ", shown(from)) } else { String::new() };
-        session.out.line(&format!("    {:6} {from}{}", word(change), shown(&change.path)))?;
+        let role = match change.what {
+            What::Added => Role::Good,
+            What::Removed => Role::Bad,
+            What::Modified | What::Moved { .. } => Role::Change,
+        };
+        let what = session.out.paint(role, &format!("{:6}", word(change)));
+        session.out.line(&format!("    {what} {from}{}", shown(&change.path)))?;
     }
     if changes.len() > SHOWN {
         session.out.line(&format!("    ... and {} more", changes.len() - SHOWN))?;

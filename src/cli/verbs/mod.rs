@@ -11,6 +11,4 @@ pub mod restore;
 pub mod status;
 pub mod sync;
 pub mod unmount;
-pub mod wal_inspect;
-pub mod wal_prune;
-pub mod wal_verify;
+pub mod wal;

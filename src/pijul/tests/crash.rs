@@ -1,5 +1,6 @@
 //! SIGKILL at random moments: whatever is there afterwards is a prefix of the versions, each once, in order, and the rest can follow.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -27,11 +28,15 @@ fn history() -> (Vec<VersionInput>, Vec<Tree>) {
 }
 
 /// Not a test of its own: the process that gets killed. Records in batches of 1 to 3 until it is.
+const BEGUN: &str = "the child has begun";
+
 #[test]
+#[allow(clippy::print_stdout)]
 fn child_records_until_killed() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let repository = Repository::open_or_create(dir.as_ref(), STORE, OWNER).unwrap();
     let (versions, _) = history();
+    println!("{BEGUN}");
     let done = repository.head().unwrap().map_or(0, |h| h.seq.0) as usize;
     let mut rest = &versions[done..];
     let mut size = 1;
@@ -55,11 +60,14 @@ fn killed_at_random_moments_every_version_is_there_once_and_in_order() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "pijul::tests::crash::child_records_until_killed", "--nocapture"])
             .env(DIR, &project)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_micros(rng.random_range(5_000..160_000)));
+        // A busy machine may take long to start it: the time runs from its first own word on.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while lines.next().is_some_and(|line| !line.unwrap().contains(BEGUN)) {}
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..120_000)));
         child.kill().unwrap();
         kills += u32::from(!child.wait().unwrap().success());
         let repository = Repository::open_or_create(&project, STORE, OWNER).unwrap();

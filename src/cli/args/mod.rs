@@ -1,15 +1,18 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
+pub mod wal;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Args as Group, Parser, Subcommand};
 
+use crate::cli::output::style::Choice;
 use crate::cli::session::Session;
 use crate::cli::verbs;
 use crate::error::Result;
-use crate::project::units;
+
+pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
 /// A mounted directory in which nothing is ever lost.
 ///
@@ -43,6 +46,12 @@ pub struct Global {
     /// The project, by name or id; every other word is then a path
     #[arg(short, long, global = true, value_name = "NAME")]
     pub project: Option<OsString>,
+    /// Colours: where a terminal shows them (and NO_COLOR does not say no), always, never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Choice::Auto, hide_possible_values = true)]
+    pub color: Choice,
+    /// Write long output straight to the terminal [otherwise through IZE_PAGER, PAGER or less]
+    #[arg(long, global = true)]
+    pub no_pager: bool,
     /// Say more on stderr: -v info, -vv debug, -vvv trace (or IZE_LOG=FILTER)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
@@ -72,8 +81,8 @@ pub enum Verb {
     Cat(CatArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
-    /// Look at the log, check it, prune it
-    #[command(subcommand)]
+    /// Look at the log, check it, prune it, mend it
+    #[command(subcommand, after_help = wal::HELP)]
     Wal(WalVerb),
 }
 
@@ -95,9 +104,10 @@ impl Verb {
             Self::History(args) => verbs::history::run(&args, session),
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
-            Self::Wal(WalVerb::Inspect(args)) => verbs::wal_inspect::run(&args, session),
-            Self::Wal(WalVerb::Verify(args)) => verbs::wal_verify::run(&args, session),
-            Self::Wal(WalVerb::Prune(args)) => verbs::wal_prune::run(&args, session),
+            Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
+            Self::Wal(WalVerb::Verify(args)) => verbs::wal::verify::run(&args, session),
+            Self::Wal(WalVerb::Prune(args)) => verbs::wal::prune::run(&args, session),
+            Self::Wal(WalVerb::Repair(args)) => verbs::wal::repair::run(&args, session),
         }
     }
 
@@ -111,6 +121,7 @@ impl Verb {
             Self::Wal(WalVerb::Inspect(args)) => args.json,
             Self::Wal(WalVerb::Verify(args)) => args.json,
             Self::Wal(WalVerb::Prune(args)) => args.json,
+            Self::Wal(WalVerb::Repair(args)) => args.json,
             #[cfg(feature = "fuse")]
             Self::Mount(_) => false,
             Self::Init(_) | Self::Unmount(_) | Self::Sync(_) | Self::Commit(_) | Self::Cat(_) | Self::Restore(_) => false,
@@ -252,65 +263,6 @@ pub struct RestoreArgs {
     pub yes: bool,
 }
 
-/// `ize wal`.
-#[derive(Debug, Subcommand)]
-pub enum WalVerb {
-    /// Show segments and records; needs no mount
-    Inspect(WalInspectArgs),
-    /// Check every byte of the log; needs no mount
-    Verify(WalVerifyArgs),
-    /// Drop the oldest segments that are committed, by age or by size
-    Prune(WalPruneArgs),
-}
-
-/// `ize wal inspect`.
-#[derive(Debug, Group)]
-pub struct WalInspectArgs {
-    /// A project, a directory of segments, or one segment [default: the project of the current directory]
-    #[arg(value_name = "PROJECT|DIR|SEGMENT")]
-    pub word: Option<OsString>,
-    /// One JSON object a segment or record
-    #[arg(long)]
-    pub json: bool,
-    /// Show the bytes of each record
-    #[arg(long)]
-    pub hex: bool,
-}
-
-/// `ize wal verify`.
-#[derive(Debug, Group)]
-pub struct WalVerifyArgs {
-    /// A project or a directory of segments [default: the project of the current directory]
-    #[arg(value_name = "PROJECT|DIR")]
-    pub word: Option<OsString>,
-    /// One JSON object a finding
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `ize wal prune`.
-#[derive(Debug, Group)]
-#[command(
-    after_help = "Examples:\n  ize wal prune notes --dry-run\n  ize wal prune --max-age 7d --max-size 4GiB\n  ize wal prune --max-size 0"
-)]
-pub struct WalPruneArgs {
-    /// A project, a path in its mount, or its directory [default: the project of the current directory]
-    #[arg(value_name = "PROJECT|DIR")]
-    pub word: Option<OsString>,
-    /// Drop what is older: 7d, 12h, 30m [default: prune.max-age]
-    #[arg(long, value_name = "AGE", value_parser = units::duration)]
-    pub max_age: Option<Duration>,
-    /// Leave at most so much: 4GiB, 500MB, 0 [default: prune.max-size]
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
-    pub max_size: Option<u64>,
-    /// Only say what would be dropped
-    #[arg(long)]
-    pub dry_run: bool,
-    /// One JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -335,10 +287,17 @@ mod tests {
             "ize restore notes a 1a2f",
             "ize wal inspect notes --json",
             "ize wal verify",
+            "ize wal repair notes --yes --dry-run --json",
             "ize wal prune --max-age 7d --max-size 0 --dry-run --json",
+            "ize wal inspect notes --path a --path b* --kind write,chmod --kind create --process vim --lsn @1..@5 --since yesterday",
+            "ize wal inspect --ino 7 --json --color never --no-pager -n 5 --reverse",
+            "ize wal inspect notes --stats --json",
+            "ize wal inspect --follow --hex --color=always",
             "ize wal verify notes --central-dir /x -vv",
         ] {
-            Args::try_parse_from(line.split(' ')).map_err(|e| e.to_string()).unwrap();
+            if cfg!(feature = "fuse") || !line.starts_with("ize mount") {
+                Args::try_parse_from(line.split(' ')).map_err(|e| e.to_string()).unwrap();
+            }
         }
         for line in ["ize cat", "ize restore", "ize wal prune --max-age 7", "ize wal prune --max-size big", "ize wal", "ize mount a b c"] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");

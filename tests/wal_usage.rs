@@ -1,0 +1,102 @@
+//! The log's counters are those that a walk over its files finds, whatever happened.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+
+use ize::ids::{Lsn, SegmentId, StoreId, Time};
+use ize::storage::sim::{Seeded, SimDisk};
+use ize::wal::prune::{Limits, plan};
+use ize::wal::{Bounds, Log, Options, Record, RecoveryInput, Usage, scan};
+
+const STORE: StoreId = StoreId([3; 16]);
+const DIR: &str = "/wal";
+
+fn open(disk: &SimDisk, bounds: Bounds, clean: bool, unsound: Lsn) -> Log {
+    let mut verify = |record: &Record<'_>| Ok(record.lsn != unsound);
+    let input = RecoveryInput {
+        checkpoint: bounds.checkpoint,
+        floor: bounds.floor,
+        clean,
+        same_boot: true,
+        before_sync: Box::new(|| Ok(())),
+        verify: &mut verify,
+    };
+    let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
+    Log::recover(disk.shared(), Path::new(DIR), STORE, input, options).unwrap().0
+}
+
+/// Appends, syncs, seals, rolls, prunes, clean and unclean ends, power cuts, a record whose blob is not sound: after each, the counters of
+/// the open log are those of a scan.
+#[test]
+fn usage_counters_equal_a_walk() {
+    for seed in 0..60 {
+        let mut rng = Seeded::new(seed);
+        let mut disk = SimDisk::new();
+        let mut bounds = Bounds { checkpoint: Lsn::ZERO, floor: SegmentId(1) };
+        let mut log = open(&disk, bounds, true, Lsn::ZERO);
+        for step in 0..60 {
+            match rng.below(12) {
+                0..=5 => {
+                    for _ in 0..1 + rng.below(6) {
+                        let body = vec![7; rng.below(12_000) as usize];
+                        let payload = if rng.below(3) == 0 { rng.below(1 << 20) } else { 0 };
+                        log.append_with(13_000, &mut |_, batch| _ = batch.push(7, 1, &[&body], payload)).unwrap();
+                    }
+                }
+                6 | 7 => _ = log.sync().unwrap(),
+                8 => {
+                    log.seal().unwrap();
+                    bounds.checkpoint = log.durable();
+                }
+                9 => {
+                    let scanned = scan(&disk, Path::new(DIR), STORE, bounds).unwrap();
+                    let limits = Limits { max_size: Some(rng.below(200_000)), ..Limits::default() };
+                    let plan = plan(&scanned, bounds.checkpoint, limits, &mut |s| s.payload, Time::now());
+                    log.prune(&plan, &mut |floor| {
+                        bounds.floor = floor;
+                        Ok(())
+                    })
+                    .unwrap();
+                }
+                10 => {
+                    log.seal().unwrap();
+                    drop(log);
+                    log = open(&disk, bounds, true, Lsn::ZERO);
+                }
+                _ => {
+                    let unsound = if rng.below(2) == 0 { log.appended() } else { Lsn::ZERO };
+                    drop(log);
+                    disk = if rng.below(2) == 0 { disk.kill() } else { disk.crash(rng.draw()) };
+                    log = open(&disk, bounds, false, unsound);
+                }
+            }
+            let walked = Usage::of(&scan(&disk, Path::new(DIR), STORE, bounds).unwrap().segments);
+            assert_eq!(log.usage(), walked, "seed {seed}, step {step}");
+        }
+    }
+}
+
+/// A prune of a log whose syncs failed could leave nothing but a name that no disk has.
+#[test]
+fn a_poisoned_log_is_not_pruned() {
+    let disk = SimDisk::new();
+    let log = open(&disk, Bounds { checkpoint: Lsn::ZERO, floor: SegmentId(1) }, true, Lsn::ZERO);
+    for _ in 0..3 {
+        log.append_with(100, &mut |_, batch| _ = batch.push(7, 1, &[b"x"], 0)).unwrap();
+        log.seal().unwrap();
+    }
+    let scanned = scan(&disk, Path::new(DIR), STORE, Bounds::default()).unwrap();
+    let limits = Limits { max_size: Some(0), ..Limits::default() };
+    let plan = plan(&scanned, log.durable(), limits, &mut |_| 0, Time::now());
+    assert_eq!(plan.drop.len(), 2);
+    log.append_with(100, &mut |_, batch| _ = batch.push(7, 1, &[b"x"], 0)).unwrap();
+    disk.fail_sync(1);
+    log.sync().unwrap_err();
+    let mut asked = false;
+    let refused = log.prune(&plan, &mut |_| {
+        asked = true;
+        Ok(())
+    });
+    assert!(refused.is_err() && !asked);
+    assert_eq!(scan(&disk, Path::new(DIR), STORE, Bounds::default()).unwrap().segments.len(), 4);
+}
