@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use ize::ids::{Lsn, SegmentId, StoreId};
+use ize::ids::{Lsn, StoreId};
 use ize::storage::Disk;
 use ize::wal::format::framed_len;
 use ize::wal::{Bounds, Log, Options, Record, RecoveryInput, scan};
@@ -26,14 +26,7 @@ fn open(dir: &Path) -> Log {
 
 fn open_with(dir: &Path, options: Options) -> Log {
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: true,
-        same_boot: true,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { clean: true, ..RecoveryInput::new(&mut verify) };
     Log::recover(Disk::shared(), dir, STORE, input, options).expect("the log opens").0
 }
 

@@ -191,8 +191,9 @@ fn git_works_in_the_mount_and_survives_sigkill() {
     let mut commits = 0;
     for _ in 0..rounds(6) {
         let pid = home.daemon();
+        // Only a commit that succeeded is told: the loop goes on for a moment after the mount is dead.
         let script = "cd r && i=$(git rev-list --count HEAD 2>/dev/null || echo 0); while :; do i=$((i+1)); mkdir -p d$((i%5)); \
-                      seq $i $((i+200)) > d$((i%5))/f$((i%17)); git add -A; git commit -qm \"c $i\"; echo $i; done";
+                      seq $i $((i+200)) > d$((i%5))/f$((i%17)) && git add -A && git commit -qm \"c $i\" || break; echo $i; done";
         let mut git = Command::new("bash")
             .args(["-c", script])
             .current_dir(&home.mount)

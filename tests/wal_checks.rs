@@ -286,7 +286,7 @@ fn open_with(
     hook: ize::wal::SyncHook,
 ) -> Result<(Log, RecoveryReport), WalError> {
     let mut sound = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput { checkpoint: Lsn(0), floor: SegmentId(1), clean, same_boot: true, before_sync: hook, verify: &mut sound };
+    let input = RecoveryInput { clean, before_sync: hook, ..RecoveryInput::new(&mut sound) };
     Log::recover(disk(), &dir(), STORE, input, options)
 }
 

@@ -2,8 +2,9 @@
 //! the log around them, they are never read as records.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod log_kit;
+
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use ize::ids::{Lsn, SegmentId, StoreId};
@@ -13,7 +14,7 @@ use ize::wal::format::{FOOTER_LEN, HEADER_LEN, Header, RECORD_HEADER_LEN, framed
 use ize::wal::reader::{Next, SegmentReader};
 use ize::wal::scan::Verdict;
 use ize::wal::verify::verify;
-use ize::wal::{Bounds, Log, Options, Record, RecoveryInput, RecoveryReport, for_each_record};
+use ize::wal::{Bounds, Log, Options, Record, RecoveryInput, RecoveryReport};
 
 const STORE: StoreId = StoreId(*b"0123456789abcdef");
 const SIZE: u64 = 64 << 10;
@@ -24,14 +25,7 @@ fn dir() -> PathBuf {
 
 fn open(disk: &SimDisk, same_boot: bool) -> (Log, RecoveryReport) {
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: false,
-        same_boot,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { same_boot, ..RecoveryInput::new(&mut verify) };
     let options = Options { segment_size: SIZE, background: false, ..Options::default() };
     Log::recover(disk.shared(), &dir(), STORE, input, options).unwrap()
 }
@@ -54,15 +48,7 @@ fn copy_of(bytes: &[u8], from: usize, len: usize) -> Vec<u8> {
 }
 
 fn contents(disk: &SimDisk) -> BTreeMap<u64, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for_each_record(disk, &dir(), STORE, Lsn::ZERO, Lsn(u64::MAX), &mut |r, _| {
-        if !r.is_mark() {
-            found.insert(r.lsn.0, r.body.to_vec());
-        }
-        Ok(ControlFlow::Continue(()))
-    })
-    .unwrap();
-    found
+    log_kit::bodies(disk, &dir(), STORE)
 }
 
 /// Real appends, syncs and seals, most of whose bodies are the log's own bytes; then a power cut, recovery, and on.

@@ -39,14 +39,7 @@ struct Model {
 
 fn open(disk: &SimDisk, model: &Model, clean: bool, same_boot: bool) -> Result<(Log, RecoveryReport), WalError> {
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint: model.checkpoint,
-        floor: model.floor,
-        clean,
-        same_boot,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { checkpoint: model.checkpoint, floor: model.floor, clean, same_boot, ..RecoveryInput::new(&mut verify) };
     Log::recover(disk.shared(), &dir(), STORE, input, options())
 }
 
@@ -334,14 +327,7 @@ fn marks_prove_what_a_sync_left_and_never_cause_another() {
 fn unsynced_bytes_are_capped() {
     let disk = SimDisk::new();
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: true,
-        same_boot: true,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { clean: true, ..RecoveryInput::new(&mut verify) };
     let (log, _) = Log::recover(disk.shared(), &dir(), STORE, input, Options { max_unsynced: 10_000, ..options() }).unwrap();
     let log = Arc::new(log);
     for _ in 0..40 {
@@ -385,14 +371,7 @@ fn an_unsound_blob_above_the_bound_is_where_the_log_is_torn() {
         asked.push(r.lsn);
         Ok(r.lsn != bad)
     };
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: false,
-        same_boot: false,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { same_boot: false, ..RecoveryInput::new(&mut verify) };
     let (_, report) = Log::recover(left.shared(), &dir(), STORE, input, options()).unwrap();
     let cut = report.cut.unwrap();
     assert!(cut.blob && cut.lsn == bad);
@@ -594,14 +573,7 @@ fn packs_are_synced_before_the_log_or_the_log_is_not() {
             }
         };
         let mut verify = |_: &Record<'_>| Ok(true);
-        let input = RecoveryInput {
-            checkpoint: Lsn::ZERO,
-            floor: SegmentId(1),
-            clean: true,
-            same_boot: true,
-            before_sync: Box::new(hook),
-            verify: &mut verify,
-        };
+        let input = RecoveryInput { clean: true, before_sync: Box::new(hook), ..RecoveryInput::new(&mut verify) };
         let (log, _) = Log::recover(disk.shared(), &dir(), STORE, input, options()).unwrap();
         let make_durable = || if seal { log.seal().map(|_| ()) } else { log.sync().map(|_| ()) };
         let first = put(&log, b"x");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ize::blobs::{BlobState, Blobs, Encoding, OpenMode};
-use ize::ids::{BlobId, Lsn, SegmentId, StoreId};
+use ize::ids::{BlobId, Lsn, StoreId};
 use ize::storage::Disk;
 use ize::wal::verify::{Worst, verify};
 use ize::wal::{Bounds, Log, Options, Record, RecoveryInput, RecoveryReport, for_each_record};
@@ -43,14 +43,7 @@ fn open(place: &Path) -> (Log, Arc<Blobs>, RecoveryReport) {
         Some(BlobState::Missing | BlobState::Damaged(_)) => Ok(false),
         Some(BlobState::Unreadable(e)) => Err(std::io::Error::other(e)),
     };
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: false,
-        same_boot: true,
-        before_sync: Box::new(move || hook.sync().map_err(std::io::Error::other)),
-        verify: &mut sound,
-    };
+    let input = RecoveryInput { before_sync: Box::new(move || hook.sync().map_err(std::io::Error::other)), ..RecoveryInput::new(&mut sound) };
     let options = Options { segment_size: 128 << 10, ..Options::default() };
     let (log, report) = Log::recover(Disk::shared(), &wal(place), STORE, input, options).unwrap();
     (log, blobs, report)

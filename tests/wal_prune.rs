@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ize::ids::{Lsn, SegmentId, StoreId, Time};
+use ize::ids::{Lsn, StoreId, Time};
 use ize::storage::sim::SimDisk;
 use ize::wal::prune::{Keep, Limits, Plan, plan};
 use ize::wal::{Bounds, Log, LogScan, Options, Record, RecoveryInput, scan};
@@ -16,14 +16,7 @@ const DIR: &str = "/wal";
 fn six() -> LogScan {
     let disk = SimDisk::new();
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: true,
-        same_boot: true,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { clean: true, ..RecoveryInput::new(&mut verify) };
     let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
     let (log, _) = Log::recover(disk.shared(), Path::new(DIR), STORE, input, options).unwrap();
     for _ in 0..6 {

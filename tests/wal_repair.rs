@@ -1,6 +1,8 @@
 //! Repair: a log that recovery refuses is cut at its first damage, everything that is cut is kept, and the log goes on.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod log_kit;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -21,14 +23,7 @@ fn dir() -> PathBuf {
 
 fn open(disk: &SimDisk, checkpoint: Lsn) -> Result<(Log, RecoveryReport), WalError> {
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint,
-        floor: SegmentId(1),
-        clean: false,
-        same_boot: true,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { checkpoint, ..RecoveryInput::new(&mut verify) };
     Log::recover(disk.shared(), &dir(), STORE, input, Options { segment_size: 64 << 10, background: false, ..Options::default() })
 }
 
@@ -52,15 +47,7 @@ fn filled() -> SimDisk {
 }
 
 fn records(disk: &SimDisk) -> BTreeMap<u64, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for_each_record(disk, &dir(), STORE, Lsn::ZERO, Lsn(u64::MAX), &mut |r, _| {
-        if !r.is_mark() {
-            found.insert(r.lsn.0, r.body.to_vec());
-        }
-        Ok(ControlFlow::Continue(()))
-    })
-    .unwrap();
-    found
+    log_kit::bodies(disk, &dir(), STORE)
 }
 
 fn segments(disk: &SimDisk) -> Vec<SegmentInfo> {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ize::ids::{Lsn, SegmentId, StoreId};
+use ize::ids::StoreId;
 use ize::storage::Storage;
 use ize::storage::sim::SimDisk;
 use ize::wal::{Log, Options, Record, RecoveryInput, RecoveryReport, WalError};
@@ -13,14 +13,7 @@ const RESERVE: u64 = 256 << 10;
 
 fn open(disk: &SimDisk) -> Result<(Log, RecoveryReport), WalError> {
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint: Lsn::ZERO,
-        floor: SegmentId(1),
-        clean: false,
-        same_boot: true,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput::new(&mut verify);
     let options = Options { segment_size: 64 << 10, background: false, reserve: RESERVE, ..Options::default() };
     Log::recover(disk.shared(), Path::new(DIR), StoreId([6; 16]), input, options)
 }

@@ -13,14 +13,7 @@ const DIR: &str = "/wal";
 
 fn open(disk: &SimDisk, bounds: Bounds, clean: bool, unsound: Lsn) -> Log {
     let mut verify = |record: &Record<'_>| Ok(record.lsn != unsound);
-    let input = RecoveryInput {
-        checkpoint: bounds.checkpoint,
-        floor: bounds.floor,
-        clean,
-        same_boot: true,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut verify,
-    };
+    let input = RecoveryInput { checkpoint: bounds.checkpoint, floor: bounds.floor, clean, ..RecoveryInput::new(&mut verify) };
     let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
     Log::recover(disk.shared(), Path::new(DIR), STORE, input, options).unwrap().0
 }

@@ -227,7 +227,6 @@ impl Blobs {
             return self.check_poison();
         }
         let turn = lock(&self.sync_turn);
-        self.check_poison()?;
         if self.synced.load(Ordering::Acquire) >= target {
             return Ok(());
         }

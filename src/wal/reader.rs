@@ -33,7 +33,14 @@ pub struct Record<'a> {
     pub body_offset: u64,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// The record with this head and body whose first byte stands at `offset` of the file.
+    #[must_use]
+    pub fn new(head: &RecordHead, body: &'a [u8], offset: u64) -> Self {
+        let RecordHead { lsn, durable_lsn, kind, version, payload, .. } = *head;
+        Record { lsn, durable_lsn, kind, version, payload, body, offset, body_offset: offset + RECORD_HEADER_LEN as u64 }
+    }
+
     /// True for the log's own marks, which say nothing about the tree.
     #[must_use]
     pub fn is_mark(&self) -> bool {
@@ -244,17 +251,8 @@ impl<'a> SegmentReader<'a> {
     }
 
     fn accept(&mut self, head: &RecordHead) -> Record<'a> {
-        let body_offset = self.offset + RECORD_HEADER_LEN;
-        let record = Record {
-            lsn: head.lsn,
-            durable_lsn: head.durable_lsn,
-            kind: head.kind,
-            version: head.version,
-            payload: head.payload,
-            body: &self.bytes[body_offset..body_offset + head.body_len],
-            offset: self.offset as u64,
-            body_offset: body_offset as u64,
-        };
+        let body = self.offset + RECORD_HEADER_LEN;
+        let record = Record::new(head, &self.bytes[body..body + head.body_len], self.offset as u64);
         self.offset += framed_len(head.body_len);
         self.digest.update(&head.crc.to_le_bytes());
         self.count += 1;

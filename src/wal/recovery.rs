@@ -47,6 +47,15 @@ pub struct RecoveryInput<'a> {
     pub verify: &'a mut dyn FnMut(&Record<'_>) -> io::Result<bool>,
 }
 
+impl<'a> RecoveryInput<'a> {
+    /// What is known of a log that stands by itself: nothing is checkpointed, nothing was pruned, its process died under it, and there are
+    /// no packs to sync before it.
+    #[must_use]
+    pub fn new(verify: &'a mut dyn FnMut(&Record<'_>) -> io::Result<bool>) -> Self {
+        Self { checkpoint: Lsn::ZERO, floor: SegmentId(1), clean: false, same_boot: true, before_sync: Box::new(|| Ok(())), verify }
+    }
+}
+
 /// What was cut off the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {

@@ -145,14 +145,7 @@ pub fn segment(data: &[u8]) {
     disk.put_file(&path, &bytes);
     let before = sound(&disk, checkpoint);
     let mut blobs = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput {
-        checkpoint,
-        floor: ID,
-        clean: how & 4 != 0,
-        same_boot: how & 8 != 0,
-        before_sync: Box::new(|| Ok(())),
-        verify: &mut blobs,
-    };
+    let input = RecoveryInput { checkpoint, floor: ID, clean: how & 4 != 0, same_boot: how & 8 != 0, ..RecoveryInput::new(&mut blobs) };
     let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
     match Log::recover(disk.shared(), &dir, STORE, input, options) {
         Ok((log, report)) => {

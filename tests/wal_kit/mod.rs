@@ -142,14 +142,7 @@ impl Writer {
 
     fn open(project: Project, segment_size: u64, floor: u64) -> Self {
         let mut verify = |_: &Record<'_>| Ok(true);
-        let input = RecoveryInput {
-            checkpoint: Lsn::ZERO,
-            floor: SegmentId(floor),
-            clean: false,
-            same_boot: true,
-            before_sync: Box::new(|| Ok(())),
-            verify: &mut verify,
-        };
+        let input = RecoveryInput { floor: SegmentId(floor), ..RecoveryInput::new(&mut verify) };
         let options = Options { segment_size, ..Options::default() };
         let log = Log::recover(Disk::shared(), &project.layout.wal(), project.identity.id, input, options).unwrap().0;
         let mut writer =

@@ -276,16 +276,7 @@ impl At {
         while let Some(head) = framing.record(rest, self.offset).filter(|head| head.lsn == self.expected) {
             let framed = framed_len(head.body_len);
             let Some(body) = rest.get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + head.body_len) else { break };
-            let record = Record {
-                lsn: head.lsn,
-                durable_lsn: head.durable_lsn,
-                kind: head.kind,
-                version: head.version,
-                payload: head.payload,
-                body,
-                offset: self.offset,
-                body_offset: self.offset + RECORD_HEADER_LEN as u64,
-            };
+            let record = Record::new(&head, body, self.offset);
             take(&record, &self.segment)?;
             any = true;
             self.offset += framed as u64;
