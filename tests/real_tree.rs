@@ -47,7 +47,8 @@ fn open(dir: &Path) -> Store {
         Ok(entry.op.blob().is_none_or(|(id, _)| blobs.verify(&id) == BlobState::Sound))
     };
     let sync = Arc::clone(&blobs);
-    let input = RecoveryInput { before_sync: Box::new(move || sync.sync().map_err(std::io::Error::other)), ..RecoveryInput::new(&mut sound) };
+    let input =
+        RecoveryInput { before_sync: Box::new(move || sync.sync().map_err(std::io::Error::other)), ..RecoveryInput::new(&mut sound) };
     let (log, _) = Log::recover(Disk::shared(), &dir.join("wal"), STORE, input, Options::default()).unwrap();
     let mut tree = Tree::open(Arc::clone(&blobs) as _, None, Ino(2), Lsn::ZERO, Time::default()).unwrap();
     for_each_record(&Disk, &dir.join("wal"), STORE, Lsn::ZERO, Lsn(u64::MAX), &mut |record, segment| {

@@ -15,10 +15,14 @@ const STORE: StoreId = StoreId([7; 16]);
 fn open(dir: &Path, clean: bool, syncs: &Arc<AtomicU64>) -> Log {
     let syncs = Arc::clone(syncs);
     let mut verify = |_: &Record<'_>| Ok(true);
-    let input = RecoveryInput { clean, before_sync: Box::new(move || {
+    let input = RecoveryInput {
+        clean,
+        before_sync: Box::new(move || {
             syncs.fetch_add(1, Ordering::Relaxed);
             Ok(())
-        }), ..RecoveryInput::new(&mut verify) };
+        }),
+        ..RecoveryInput::new(&mut verify)
+    };
     Log::recover(Disk::shared(), dir, STORE, input, Options { segment_size: 256 << 10, ..Options::default() }).unwrap().0
 }
 

@@ -43,7 +43,8 @@ fn open(place: &Path) -> (Log, Arc<Blobs>, RecoveryReport) {
         Some(BlobState::Missing | BlobState::Damaged(_)) => Ok(false),
         Some(BlobState::Unreadable(e)) => Err(std::io::Error::other(e)),
     };
-    let input = RecoveryInput { before_sync: Box::new(move || hook.sync().map_err(std::io::Error::other)), ..RecoveryInput::new(&mut sound) };
+    let input =
+        RecoveryInput { before_sync: Box::new(move || hook.sync().map_err(std::io::Error::other)), ..RecoveryInput::new(&mut sound) };
     let options = Options { segment_size: 128 << 10, ..Options::default() };
     let (log, report) = Log::recover(Disk::shared(), &wal(place), STORE, input, options).unwrap();
     (log, blobs, report)

@@ -371,7 +371,14 @@ impl World {
         let blobs = Arc::new(blobs);
         let hook = Arc::clone(&blobs);
         let mut verify = |record: &Record<'_>| sound(&blobs, record);
-        let input = RecoveryInput { checkpoint: self.known.checkpoint.lsn, floor: self.known.checkpoint.floor, clean, same_boot, before_sync: Box::new(move || hook.sync().map_err(io::Error::other)), ..RecoveryInput::new(&mut verify) };
+        let input = RecoveryInput {
+            checkpoint: self.known.checkpoint.lsn,
+            floor: self.known.checkpoint.floor,
+            clean,
+            same_boot,
+            before_sync: Box::new(move || hook.sync().map_err(io::Error::other)),
+            ..RecoveryInput::new(&mut verify)
+        };
         let (log, report) = Log::recover(self.disk.shared(), &wal(), STORE, input, options())?;
         let unreadable = seen.findings.iter().any(|f| matches!(f.fault, ize::blobs::Fault::Unreadable(_)));
         Ok((Open { log, blobs, unreadable }, report))
