@@ -214,6 +214,18 @@ impl FileBody {
         }
     }
 
+    /// Lets go of what can be read again from the base.
+    pub(super) fn unload(&mut self) {
+        self.map = None;
+    }
+
+    /// About how many bytes it has on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let map = self.map.as_ref().map_or(0, |map| map.pieces.len() * size_of::<(u64, Piece)>());
+        let own = if let Content::Pieces(pieces) = &self.base { pieces.len() * size_of::<Piece>() } else { 0 };
+        map + own + self.extents.len() * size_of::<(u64, Extent)>() * 4 / 3
+    }
+
     /// The base's pieces.
     ///
     /// # Errors

@@ -116,8 +116,14 @@ impl Tree {
                 None => return Err(TreeError::NoInode(at)),
             }
         }
-        for dir in wanted.into_iter().rev() {
-            self.load_dir(dir)?;
+        for (depth, dir) in wanted.iter().enumerate().rev() {
+            self.load_dir(*dir)?;
+            let child = if depth == 0 { ino } else { wanted[depth - 1] };
+            // Its entries may have been in memory all along, and their inodes evicted.
+            if !self.inodes.contains_key(&child) {
+                let entries = self.committed_entries(*dir)?;
+                self.bring_in(*dir, entries);
+            }
         }
         if self.inodes.contains_key(&ino) { Ok(()) } else { Err(TreeError::NoInode(ino)) }
     }
@@ -125,16 +131,47 @@ impl Tree {
     /// Makes sure that the directory's entries are in memory, and with them the inodes that have no other name.
     pub(super) fn load_dir(&mut self, dir: Ino) -> Result<(), TreeError> {
         self.load_inode(dir)?;
-        let id = match self.inodes.get(&dir) {
+        match self.inodes.get(&dir) {
             Some(Inode { body: Body::Dir(DirBody { loaded: true, .. }), .. }) => return Ok(()),
-            Some(Inode { body: Body::Dir(body), .. }) => body.base,
+            Some(Inode { body: Body::Dir(_), .. }) => {}
             Some(_) => return Err(TreeError::NotDirectory(dir)),
             None => return Err(TreeError::NoInode(dir)),
+        }
+        let entries = self.committed_entries(dir)?;
+        let children = self.bring_in(dir, entries);
+        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
+            for (name, ino, kind) in children {
+                body.insert(name, ino, kind);
+            }
+            body.loaded = true;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the directory's entries are in memory and every inode that has no other name: some may have been evicted.
+    pub(crate) fn load_whole(&mut self, dir: Ino) -> Result<(), TreeError> {
+        self.load_dir(dir)?;
+        let complete = match self.inodes.get(&dir) {
+            Some(Inode { body: Body::Dir(body), .. }) => body.entries.values().all(|child| self.inodes.contains_key(&child.ino)),
+            _ => true,
         };
-        let entries = match &id {
-            Some(id) => entries(&*self.blobs, id)?,
-            None => Vec::new(),
-        };
+        if !complete {
+            let entries = self.committed_entries(dir)?;
+            self.bring_in(dir, entries);
+        }
+        Ok(())
+    }
+
+    /// The entries that a directory in memory has in the base.
+    fn committed_entries(&self, dir: Ino) -> Result<Vec<Entry>, TreeError> {
+        match self.inodes.get(&dir) {
+            Some(Inode { body: Body::Dir(DirBody { base: Some(id), .. }), .. }) => entries(&*self.blobs, id),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Brings the inodes into memory that the committed entries of `dir` hold, as far as they are not there or gone.
+    fn bring_in(&mut self, dir: Ino, entries: Vec<Entry>) -> Vec<(Arc<[u8]>, Ino, FileKind)> {
         let mut children = Vec::with_capacity(entries.len());
         for entry in entries {
             let name: Arc<[u8]> = entry.name.into();
@@ -146,13 +183,7 @@ impl Tree {
             }
             children.push((name, entry.ino, entry.kind));
         }
-        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
-            for (name, ino, kind) in children {
-                body.insert(name, ino, kind);
-            }
-            body.loaded = true;
-        }
-        Ok(())
+        children
     }
 
     /// Loads the inodes without a name that the base has; recovery forgets them, because their openers are gone.

@@ -4,6 +4,7 @@
 //! use it, and nothing else understands operations. A tree reads blobs and never writes anything.
 
 mod apply;
+mod evict;
 mod extents;
 mod load;
 mod rebase;
@@ -172,6 +173,17 @@ impl DirBody {
             child.ino = ino;
             child.kind = kind;
         }
+    }
+
+    /// Lets the entries go; they are as committed.
+    fn unload(&mut self) {
+        *self = DirBody { base: self.base, ..DirBody::default() };
+    }
+
+    /// About how many bytes it has on the heap.
+    fn heap_bytes(&self) -> usize {
+        let per_entry = (size_of::<(Arc<[u8]>, Child)>() + size_of::<(u64, Arc<[u8]>)>()) * 4 / 3 + 16;
+        self.entries.keys().map(|name| per_entry + name.len()).sum()
     }
 
     /// The entry of that name.

@@ -15,10 +15,11 @@ fn open(blobs: &Arc<MemoryBlobs>, root: Option<BlobId>, next: Ino, lsn: Lsn) -> 
 }
 
 /// One tree takes every operation; a second commits now and then and is opened afresh from its state; a third takes every operation and
-/// learns of the second's states late, as the live mount does. All three must look the same all the time, and each state must be read
-/// back as it was.
+/// learns of the second's states late, as the live mount does. The second and third let go of what they can, now and then. All three must
+/// look the same all the time, and each state must be read back as it was.
 #[test]
-fn committing_reopening_and_rebasing_change_nothing_that_can_be_seen() {
+fn committing_reopening_rebasing_and_evicting_change_nothing_that_can_be_seen() {
+    let mut evicted = 0;
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let blobs = Arc::new(MemoryBlobs::default());
@@ -42,6 +43,12 @@ fn committing_reopening_and_rebasing_change_nothing_that_can_be_seen() {
                 }
                 if rng.random_bool(0.5) {
                     committing = open(&blobs, Some(committed.root), committing.next_ino(), lsn);
+                }
+            }
+            if rng.random_bool(0.3) {
+                let (open, keep) = (rng.random_range(1..8), rng.random_range(1..4));
+                for tree in [&mut committing, &mut live] {
+                    evicted += tree.evict(&|ino| ino.0 % open == 0, &|ino| ino.0 % keep == 0);
                 }
             }
             if rng.random_bool(0.2) {
@@ -74,6 +81,7 @@ fn committing_reopening_and_rebasing_change_nothing_that_can_be_seen() {
             }
         }
     }
+    assert!(evicted > 1000, "{evicted}");
 }
 
 /// The hash of a state does not depend on how often it was committed on the way.

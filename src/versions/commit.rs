@@ -160,7 +160,7 @@ impl Tree {
 
     fn commit_dir(&mut self, dir: Ino, blobs: &dyn BlobWrite) -> Result<Option<BlobId>, TreeError> {
         let mut entries: Vec<Entry> = Vec::new();
-        self.dir(dir)?;
+        self.load_whole(dir)?;
         for (name, ino, kind) in self.children(dir)? {
             let node = match self.peek(ino) {
                 Some(inode) if belongs_in_table(inode) => None,
