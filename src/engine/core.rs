@@ -44,6 +44,8 @@ pub struct CoreOptions {
     pub reserve: u64,
     /// Whether the log names the arguments of processes.
     pub command_lines: bool,
+    /// Inodes that stay in memory although they are as committed.
+    pub cache_inodes: usize,
 }
 
 /// What recovery found and did, for people and for `meta/last-recovery.json`.
@@ -175,7 +177,7 @@ impl Core {
         // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
         let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
         let project = std::os::unix::ffi::OsStrExt::as_bytes(layout.dir().as_os_str()).to_vec();
-        let fs = Arc::new(Fs::new(tree, journal).with_project(project));
+        let fs = Arc::new(Fs::new(tree, journal).with_project(project).with_cache_limit(options.cache_inodes));
         let caller = Caller { pid: std::process::id(), uid: options.owner.0, gid: options.owner.1 };
         {
             let mut writer = fs.locked();

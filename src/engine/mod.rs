@@ -105,6 +105,7 @@ impl Engine {
             limits,
             reserve: RESERVE,
             command_lines: settings.command_lines,
+            cache_inodes: settings.cache_inodes,
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
         lock.recovered()?;

@@ -221,7 +221,7 @@ impl Follower {
         }
         history.checkpoint = checkpoint;
         drop(history);
-        core.fs.locked().tree().rebase(&committed);
+        core.fs.locked().rebase(&committed);
         Ok(made)
     }
 

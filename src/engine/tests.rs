@@ -34,6 +34,8 @@ fn options(clean: bool, same_boot: bool) -> CoreOptions {
         limits: GroupLimits { inodes: 6, ..GroupLimits::default() },
         reserve: 0,
         command_lines: false,
+        // So that nearly everything is let go and loaded again, all the time.
+        cache_inodes: 2,
     }
 }
 
@@ -383,4 +385,68 @@ fn a_full_disk_loses_nothing() {
         let found: Vec<Vec<u8>> = look(&core.fs).into_keys().collect();
         assert_eq!(found, expected.into_keys().collect::<Vec<_>>(), "seed {seed}");
     }
+}
+
+/// What is committed and not open leaves memory, whatever the kernel knows; what is open, or has no name but is open, stays; and everything
+/// is found again under the inode number that it had.
+#[test]
+fn committed_inodes_leave_memory_and_are_found_again() {
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let (fs, caller) = (&core.fs, Caller::default());
+    let mut files = Vec::new();
+    for d in 0..10 {
+        let dir = fs.mkdir(&caller, Ino::ROOT, format!("d{d}").as_bytes(), 0o755).unwrap().ino;
+        for f in 0..30 {
+            let file = fs.create(&caller, dir, format!("f{f}").as_bytes(), 0o644, true).unwrap().ino;
+            fs.write(&caller, file, 0, format!("{d} {f}").as_bytes(), false).unwrap();
+            files.push((dir, format!("f{f}").into_bytes(), file));
+        }
+        fs.link(&caller, files[d * 30].2, Ino::ROOT, format!("hard{d}").as_bytes()).unwrap();
+    }
+    let (unnamed_dir, name, unnamed) = files.pop().unwrap();
+    fs.unlink(&caller, unnamed_dir, &name).unwrap();
+    let open_file = files[5].2;
+    for (_, _, file) in &files {
+        if *file != open_file {
+            fs.release(*file);
+        }
+    }
+    let before = look(fs);
+    assert!(fs.cache().resident > 300);
+    core.replay(true).unwrap();
+    let cache = fs.cache();
+    assert!(cache.resident <= 3 && cache.evictions > 300, "{cache:?}");
+    assert!(fs.locked().tree().peek(open_file).is_some() && fs.locked().tree().peek(unnamed).is_some());
+    assert_eq!(fs.read(unnamed, 0, 100).unwrap(), b"9 29");
+    // By its number, by its name, as a name of several.
+    assert_eq!(fs.read(files[77].2, 0, 100).unwrap(), b"2 17");
+    let (dir, name, file) = &files[200];
+    assert_eq!(fs.lookup(*dir, name).unwrap().unwrap().ino, *file);
+    assert_eq!(fs.lookup(Ino::ROOT, b"hard3").unwrap().unwrap().ino, files[90].2);
+    assert_eq!(fs.getattr(files[90].2).unwrap().nlink, 2);
+    assert_eq!(look(fs), before);
+    // A reader of a directory goes on where it was, whatever leaves memory meanwhile.
+    fs.opendir(files[0].0).unwrap();
+    let (mut seen, mut at) = (Vec::new(), 0);
+    loop {
+        let mut taken = 0;
+        fs.readdir(files[0].0, at, |entry| {
+            if taken == 7 {
+                return false;
+            }
+            taken += 1;
+            seen.push(entry.name.to_vec());
+            at = entry.cookie;
+            true
+        })
+        .unwrap();
+        if taken == 0 {
+            break;
+        }
+        fs.lookup(files[250].0, &files[250].1).unwrap();
+        fs.forget(files[250].2, 1);
+    }
+    assert_eq!(seen.len(), 32);
+    assert_eq!(seen.iter().collect::<std::collections::BTreeSet<_>>().len(), 32);
 }

@@ -53,6 +53,7 @@ impl Fs {
         let mut writer = self.locked();
         writer.guard.tree.dir(ino)?;
         writer.hold_open(ino);
+        writer.trim();
         Ok(())
     }
 
@@ -82,11 +83,12 @@ impl Fs {
         let mut at = cookie;
         loop {
             let batch = writer.entries_after(dir, at)?;
-            let Some(last) = batch.last() else { return Ok(()) };
+            let Some(last) = batch.last() else { break };
             at = last.cookie;
             for entry in &batch {
                 let stat = writer.guard.tree.stat(entry.ino)?;
                 if !take(entry, &stat) {
+                    writer.trim();
                     return Ok(());
                 }
                 if entry.cookie > 2 {
@@ -94,5 +96,7 @@ impl Fs {
                 }
             }
         }
+        writer.trim();
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! the log. Reads plan under the lock and read outside of it.
 
 mod attrs;
+mod cache;
 mod data;
 mod dirs;
 mod error;
@@ -21,10 +22,11 @@ mod model_tests;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 pub use attrs::{SetAttributes, SetTime};
+pub use cache::{CacheFigures, DEFAULT_LIMIT as DEFAULT_CACHE_LIMIT};
 pub use data::{OpenFlags, Written};
 pub use dirs::DirEntry;
 pub use error::FsError;
@@ -61,6 +63,7 @@ struct Held {
 struct Inner {
     tree: Tree,
     held: HashMap<Ino, Held>,
+    cache: cache::Cache,
 }
 
 /// The file system over one tree and its log.
@@ -74,6 +77,8 @@ pub struct Fs {
     /// The mount has ended: programs change nothing any more, even where a connection outlives it.
     ended: AtomicBool,
     notify: RwLock<Option<Arc<dyn Notify>>>,
+    /// Times that the kernel was told to forget something.
+    invalidations: Arc<AtomicU64>,
 }
 
 impl Fs {
@@ -82,14 +87,22 @@ impl Fs {
     pub fn new(tree: Tree, journal: Arc<dyn Journal>) -> Self {
         let blobs = Arc::clone(tree.blobs());
         Fs {
-            inner: Mutex::new(Inner { tree, held: HashMap::new() }),
+            inner: Mutex::new(Inner { tree, held: HashMap::new(), cache: cache::Cache::new(DEFAULT_CACHE_LIMIT) }),
             journal,
             blobs,
             project: Vec::new(),
             broken: OnceLock::new(),
             ended: AtomicBool::new(false),
             notify: RwLock::new(None),
+            invalidations: Arc::default(),
         }
+    }
+
+    /// The same, with so many inodes that stay in memory although they are as committed.
+    #[must_use]
+    pub fn with_cache_limit(mut self, inodes: usize) -> Self {
+        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).cache = cache::Cache::new(inodes);
+        self
     }
 
     /// The same, with the bytes that [`PROJECT_XATTR`] of the root answers (the project's directory); empty bytes switch it off.
@@ -147,7 +160,8 @@ impl Fs {
 
     /// Sets who tells the kernel of changes that it did not ask for; `None` when the mount ends.
     pub fn set_notify(&self, notify: Option<Arc<dyn Notify>>) {
-        *self.notify.write().unwrap_or_else(PoisonError::into_inner) = notify;
+        *self.notify.write().unwrap_or_else(PoisonError::into_inner) =
+            notify.map(|notify| Arc::new(cache::Counted { notify, count: Arc::clone(&self.invalidations) }) as Arc<dyn Notify>);
     }
 
     /// Who tells the kernel of changes that it did not ask for. Do not hold [`Fs::locked`] while calling it.
@@ -163,6 +177,7 @@ impl Fs {
             held.lookups = held.lookups.saturating_sub(count);
         }
         writer.released(ino);
+        writer.trim();
     }
 
     /// An open file or directory was closed for the last time.
@@ -172,6 +187,7 @@ impl Fs {
             held.opens = held.opens.saturating_sub(1);
         }
         writer.released(ino);
+        writer.trim();
     }
 
     /// The mount is gone: the kernel holds nothing any more, so inodes without a name go too. From now on every change that a program asks
@@ -199,7 +215,7 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The tree. Change it through [`Writer::log`] only (rebasing onto a committed state is no change).
+    /// The tree. Change it through [`Writer::log`] only.
     pub fn tree(&mut self) -> &mut Tree {
         &mut self.guard.tree
     }

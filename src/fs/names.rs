@@ -91,7 +91,11 @@ impl Fs {
         check_name(name)?;
         let mut writer = self.locked();
         match writer.guard.tree.lookup(dir, name)? {
-            Some(child) => writer.born(child.ino).map(Some),
+            Some(child) => {
+                let stat = writer.born(child.ino)?;
+                writer.trim();
+                Ok(Some(stat))
+            }
             None => Ok(None),
         }
     }

@@ -29,6 +29,9 @@ pub struct Settings {
     pub command_lines: bool,
     /// Longest time that an answered operation stays unsynced, 10 ms to 1 h. `log.sync-interval`, default 1 s.
     pub sync_interval: Duration,
+    /// Inodes that stay in memory although nothing is newer than their committed state, 1,000 to 100 million; 500 bytes or so each.
+    /// `cache.inodes`, default 200,000.
+    pub cache_inodes: usize,
     /// Idle time that ends a version, 10 ms to 1 h. `group.idle`, default 2 s.
     pub group_idle: Duration,
     /// Age beyond which pruning drops a segment; `None` is `never`. `prune.max-age`, default 7 d.
@@ -45,6 +48,7 @@ impl Default for Settings {
             segment_size: 4 << 20,
             command_lines: false,
             sync_interval: Duration::from_secs(1),
+            cache_inodes: 200_000,
             group_idle: Duration::from_secs(2),
             prune_max_age: Some(Duration::from_secs(7 * 86_400)),
             prune_max_size: Some(4 << 30),
@@ -70,6 +74,11 @@ pub const KEYS: &[(&str, Setter)] = &[
         Ok(())
     }),
     ("log.sync-interval", |s, v| pause(v).map(|d| s.sync_interval = d)),
+    ("cache.inodes", |s, v| {
+        let inodes = v.replace(['_', ','], "").parse().ok().filter(|n| (1_000..=100_000_000).contains(n));
+        s.cache_inodes = inodes.ok_or_else(|| format!("`{v}` is no number from 1000 to 100000000"))?;
+        Ok(())
+    }),
     ("group.idle", |s, v| pause(v).map(|d| s.group_idle = d)),
     ("prune.max-age", |s, v| {
         s.prune_max_age = if v == "never" { None } else { Some(units::duration(v)?) };
@@ -340,6 +349,7 @@ mod tests {
             Settings {
                 segment_size: 8 << 20,
                 command_lines: false,
+                cache_inodes: 200_000,
                 sync_interval: Duration::from_secs(4),
                 group_idle: Duration::from_secs(6),
                 prune_max_age: Some(Duration::from_secs(86_400)),

@@ -93,6 +93,11 @@ impl Tree {
 
     /// Makes sure that the inode is in memory.
     pub(super) fn load_inode(&mut self, ino: Ino) -> Result<(), TreeError> {
+        self.looked += 1;
+        if self.inodes.contains_key(&ino) {
+            return Ok(());
+        }
+        self.missed += 1;
         // Directories that must be loaded, innermost first.
         let mut wanted = Vec::new();
         let mut at = ino;

@@ -273,6 +273,9 @@ pub struct Tree {
     next_ino: Ino,
     applied: Lsn,
     clock: Time,
+    /// Times that an inode was looked for, and that it had to be read.
+    looked: u64,
+    missed: u64,
 }
 
 /// Something that a file in memory names.
@@ -319,6 +322,8 @@ impl Tree {
             next_ino: Ino(next_ino.0.max(Ino::ROOT.0 + 1)),
             applied: lsn,
             clock,
+            looked: 0,
+            missed: 0,
         };
         tree.load_root()?;
         Ok(tree)
@@ -364,6 +369,12 @@ impl Tree {
     #[must_use]
     pub fn resident(&self) -> usize {
         self.inodes.len()
+    }
+
+    /// Times that an inode was looked for, and that it was in memory.
+    #[must_use]
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.looked, self.looked - self.missed)
     }
 
     /// Inodes without a name that still exist.
