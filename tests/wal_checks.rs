@@ -668,6 +668,8 @@ fn a_record_says_how_far_the_log_was_durable_when_it_was_written() {
 #[test]
 fn a_seal_beside_a_sync_that_fails_is_a_failure_too() {
     use std::sync::mpsc::channel;
+    // Where a sync goes another way, nobody comes.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
     let disk = SimDisk::new();
     let ((in_sync, sync_is_in), (in_seal, seal_is_in), (go_on, may_go_on)) = (channel(), channel(), channel());
     let (gates, calls) = (Mutex::new((seal_is_in, may_go_on)), Mutex::new(0));
@@ -680,10 +682,10 @@ fn a_seal_beside_a_sync_that_fails_is_a_failure_too() {
         // First the leader of the sync, which waits for the seal to be on its way; then the seal, which waits for the sync's end.
         if call == 1 {
             in_sync.send(()).unwrap();
-            gates.lock().unwrap().0.recv().unwrap();
+            gates.lock().unwrap().0.recv_timeout(PATIENCE).unwrap();
         } else {
             in_seal.send(()).unwrap();
-            gates.lock().unwrap().1.recv().unwrap();
+            gates.lock().unwrap().1.recv_timeout(PATIENCE).unwrap();
         }
         Ok(())
     };
@@ -691,7 +693,7 @@ fn a_seal_beside_a_sync_that_fails_is_a_failure_too() {
     put(&log, b"lost");
     std::thread::scope(|scope| {
         let sync = scope.spawn(|| log.sync());
-        sync_is_in.recv().unwrap();
+        sync_is_in.recv_timeout(PATIENCE).unwrap();
         disk.fail_sync(1);
         let seal = scope.spawn(|| log.seal());
         assert!(sync.join().unwrap().is_err());

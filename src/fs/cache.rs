@@ -58,11 +58,6 @@ impl Notify for Counted {
         self.notify.inval_inode(ino);
     }
 
-    fn inval_attributes(&self, ino: Ino) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.notify.inval_attributes(ino);
-    }
-
     fn inval_entry(&self, dir: Ino, name: &[u8]) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.notify.inval_entry(dir, name);

@@ -46,8 +46,6 @@ pub type FsResult<T = ()> = Result<T, FsError>;
 pub trait Notify: Send + Sync {
     /// Attributes and pages of the inode are no longer what the kernel was told.
     fn inval_inode(&self, ino: Ino);
-    /// Only its attributes are.
-    fn inval_attributes(&self, ino: Ino);
     /// What the name means is no longer what the kernel was told (also that nothing was there).
     fn inval_entry(&self, dir: Ino, name: &[u8]);
 }

@@ -69,11 +69,6 @@ impl Notify for KernelNotify {
         log_failure(self.0.inval_inode(INodeNo(ino.0), 0, 0));
     }
 
-    fn inval_attributes(&self, ino: Ino) {
-        // A negative offset leaves the pages.
-        log_failure(self.0.inval_inode(INodeNo(ino.0), -1, 0));
-    }
-
     fn inval_entry(&self, dir: Ino, name: &[u8]) {
         log_failure(self.0.inval_entry(INodeNo(dir.0), OsStr::from_bytes(name)));
     }
@@ -192,7 +187,6 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_CACHE_SYMLINKS,
             // Without it every write asks for security.capability first.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
@@ -306,18 +300,11 @@ impl Filesystem for Adapter {
         send_entry(reply, self.run("link", |fs| fs.link(&caller(request), ino(number), ino(new_parent), new_name.as_bytes())));
     }
 
-    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = fs::OpenFlags { truncate: flags.0 & libc::O_TRUNC != 0 };
-        match self.run("open", |fs| fs.open(&caller(request), ino(number), how)) {
-            Ok(killed) => {
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-                if killed {
-                    // The kernel does not look at the mode again after O_TRUNC, and would honour a setuid bit that is gone.
-                    self.syncs.push(Waiting::Attributes(ino(number)));
-                }
-            }
-            Err(e) => reply.error(e),
-        }
+    // ENOSYS once: the kernel then opens files by itself, with the permissions that it knows and all pages kept, and sends neither OPEN nor
+    // RELEASE any more (open + read + close: 4.8 us against 18.9). An open file is a known inode, which is not forgotten before it is closed.
+    // Never together with FUSE_ATOMIC_O_TRUNC: the truncation would be lost; without it, it comes as SETATTR.
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn read(
@@ -366,14 +353,9 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn release(&self, _: &Request, number: INodeNo, _: FileHandle, _: OpenFlags, _: Option<LockOwner>, _flush: bool, reply: ReplyEmpty) {
-        send_empty(
-            reply,
-            self.run("release", |fs| {
-                fs.release(ino(number));
-                Ok(())
-            }),
-        );
+    // Of a file that was created before the first OPEN.
+    fn release(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, _: Option<LockOwner>, _flush: bool, reply: ReplyEmpty) {
+        reply.ok();
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -462,7 +444,13 @@ impl Filesystem for Adapter {
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
         let exclusive = flags & libc::O_EXCL != 0;
-        match self.run("create", |fs| fs.create(&caller(request), ino(parent), name.as_bytes(), mode, exclusive)) {
+        let created = self.run("create", |fs| {
+            let stat = fs.create(&caller(request), ino(parent), name.as_bytes(), mode, exclusive)?;
+            // As in `open`: that it is open is not counted.
+            fs.release(stat.ino);
+            Ok(stat)
+        });
+        match created {
             Ok(stat) => reply.created(&TTL, &attr(&stat), GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(e),
         }

@@ -8,16 +8,13 @@ use std::thread::JoinHandle;
 use fuser::{Errno, ReplyEmpty, ReplyWrite};
 
 use crate::fs::{Fs, FsResult};
-use crate::ids::Ino;
 
-/// Somebody who waits, or something better done on another thread.
+/// Somebody who waits.
 pub(super) enum Waiting {
     /// fsync, fdatasync, fsyncdir.
     Fsync(ReplyEmpty),
     /// A write to a file opened with O_SYNC or O_DSYNC, of so many bytes.
     Write(ReplyWrite, u32),
-    /// The kernel's view of an inode's attributes is out of date.
-    Attributes(Ino),
 }
 
 /// The queue and its thread, which ends with it.
@@ -59,31 +56,21 @@ fn run(fs: &Fs, receiver: &Receiver<Waiting>) {
     while let Ok(first) = receiver.recv() {
         let mut group = vec![first];
         group.extend(receiver.try_iter());
-        let needs_sync = group.iter().any(|w| !matches!(w, Waiting::Attributes(_)));
         // A panic in the log must not leave programs hanging in fsync.
-        let result = if needs_sync {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fs.sync())).unwrap_or_else(|_| {
-                fs.mark_broken("a sync of the log stopped in the middle");
-                Err(crate::fs::FsError::Io("sync stopped in the middle".to_owned()))
-            })
-        } else {
-            Ok(())
-        };
-        group.into_iter().for_each(|waiting| answer(fs, waiting, &result));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fs.sync())).unwrap_or_else(|_| {
+            fs.mark_broken("a sync of the log stopped in the middle");
+            Err(crate::fs::FsError::Io("sync stopped in the middle".to_owned()))
+        });
+        group.into_iter().for_each(|waiting| answer(waiting, &result));
     }
 }
 
-fn answer(fs: &Fs, waiting: Waiting, result: &FsResult) {
+fn answer(waiting: Waiting, result: &FsResult) {
     let errno = |e: &crate::fs::FsError| Errno::from_i32(e.errno());
     match (waiting, result) {
         (Waiting::Fsync(reply), Ok(())) => reply.ok(),
         (Waiting::Fsync(reply), Err(e)) => reply.error(errno(e)),
         (Waiting::Write(reply, len), Ok(())) => reply.written(len),
         (Waiting::Write(reply, _), Err(e)) => reply.error(errno(e)),
-        (Waiting::Attributes(ino), _) => {
-            if let Some(notify) = fs.notify() {
-                notify.inval_attributes(ino);
-            }
-        }
     }
 }
