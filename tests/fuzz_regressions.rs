@@ -86,6 +86,7 @@ fn make_the_seeds() {
 
     let put = |target: &str, name: &str, bytes: &[u8]| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target).join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     };
     let golden = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment-v1.seg")).unwrap();
@@ -103,6 +104,12 @@ fn make_the_seeds() {
     for seed in 0..8 {
         let mut rng = Seeded::new(seed);
         put("stateful", &format!("history-{seed}"), &(0..160).map(|_| rng.draw() as u8).collect::<Vec<u8>>());
+    }
+    // As the crate arbitrary reads a byte and two vectors: each byte of the first behind an odd one, then an even one, then the second.
+    let pack = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pack-1.bin")).unwrap();
+    for dress in [0, 3, 7, 15, 16, 32] {
+        let first: Vec<u8> = pack.iter().take(3000).flat_map(|b| [1, *b]).collect();
+        put("pack", &format!("dressed-{dress}"), &[&[dress], &first[..], &[0], &pack[pack.len().min(64)..pack.len().min(700)]].concat());
     }
     let (dir, ino, to_dir, name) = (Ino(1), Ino(77), Ino(3), b"na\xffme".to_vec());
     let time = Time { secs: 1_700_000_000, nanos: 5 };
