@@ -25,6 +25,7 @@ fn core(dir: &std::path::Path) -> Core {
         limits: GroupLimits::default(),
         reserve: 0,
         command_lines: false,
+        cache_inodes: 200_000,
     };
     Core::open(Disk::shared(), Layout::new(dir), &options).expect("a new store opens")
 }
