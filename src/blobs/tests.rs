@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::pack::{BLOCK_LEN, ENTRY_HEAD_LEN, MAX_BLOB_LEN, PACK_HEADER_LEN, PackHeader, pack_file_name};
 use super::*;
 use crate::error::{Class, Error};
-use crate::storage::sim::{Seeded, SimDisk};
+use crate::storage::sim::{self, CallKind, Seeded, SimDisk};
 
 const STORE: StoreId = StoreId(*b"a store of tests");
 const UNCLEAN: OpenMode = OpenMode::Write { clean: false };
@@ -235,6 +235,45 @@ fn after_a_failed_sync_the_store_takes_nothing_and_recovery_syncs_what_the_cache
     assert_eq!(open(&killed.crash(1), UNCLEAN).contains(&second).unwrap(), None, "the failed sync has lost it");
     assert_eq!(open(&killed, UNCLEAN).get(&second).unwrap(), b"second");
     assert_eq!(open(&killed.crash(1), UNCLEAN).get(&second).unwrap(), b"second", "written afresh and synced by the recovery");
+}
+
+/// Of two syncs at once the first fails: the pages are clean then, and a sync that only waited for it would find nothing to complain of.
+#[test]
+fn a_sync_that_waited_for_one_that_failed_fails_too() {
+    let disk = disk();
+    let blobs = open(&disk, UNCLEAN);
+    blobs.put(b"lost", Encoding::Raw).unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let mut first = true;
+    disk.script(move |call| {
+        if call.kind != CallKind::Sync || !std::mem::take(&mut first) {
+            return None;
+        }
+        begun.send(()).unwrap();
+        // Time for the other to come and wait.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        Some(sim::Fault::EIO)
+    });
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| blobs.sync());
+        has_begun.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(blobs.sync().is_err());
+        assert!(leader.join().unwrap().is_err());
+    });
+}
+
+#[test]
+fn a_blob_that_was_found_right_is_not_read_again() {
+    let disk = disk();
+    let bytes = noise(1, 3000);
+    open(&disk, UNCLEAN).put(&bytes, Encoding::Raw).unwrap();
+    let blobs = open(&disk, UNCLEAN);
+    let calls = disk.all_calls();
+    blobs.put(&bytes, Encoding::Raw).unwrap();
+    let first = disk.all_calls();
+    blobs.put(&bytes, Encoding::Raw).unwrap();
+    // Its head is looked at, no more.
+    assert!(disk.all_calls() - first < first - calls, "{calls}, {first}, {}", disk.all_calls());
 }
 
 #[test]

@@ -55,6 +55,28 @@ fn a_pack_with_little_garbage_stays_and_so_does_a_damaged_one() {
     assert!(disk.shared().open_read(&path(place.pack.0)).is_ok(), "kept for its evidence");
 }
 
+/// A blob has two copies, because the older one was found wrong, and the sweep drops the younger: the older is what an open would find.
+#[test]
+fn an_older_copy_that_stays_is_known_after_the_younger_was_dropped() {
+    let disk = disk();
+    let ids = {
+        let blobs = open(&disk, UNCLEAN);
+        let ids = fill(&blobs, 0, 12);
+        blobs.sync().unwrap();
+        ids
+    };
+    let older = place(&open(&disk, CLEAN), &ids[0]);
+    assert!(disk.flip(&path(older.pack.0), older.entry.offset + 200, 1));
+    let blobs = open(&disk, CLEAN);
+    fill(&blobs, 0, 1);
+    assert!(place(&blobs, &ids[0]).pack > older.pack);
+    let report = blobs.begin_sweep().unwrap().run(&|id| *id != ids[0], SweepOptions { garbage_percent: 20 }).unwrap();
+    assert_eq!((report.packs_removed, report.blobs_dropped), (1, 1), "{report:?}");
+    blobs.sync().unwrap();
+    assert_eq!(place(&blobs, &ids[0]).entry, older.entry);
+    assert_eq!((list(&blobs), blobs.usage()), (list(&open(&disk, CLEAN)), open(&disk, CLEAN).usage()));
+}
+
 #[test]
 fn a_crash_at_any_call_of_a_sweep_loses_nothing_kept() {
     for at in 1..80 {
