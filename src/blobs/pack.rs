@@ -324,4 +324,16 @@ mod tests {
         assert_eq!(with(24, 1), None);
         assert_eq!(with(16, MAX_BLOB_LEN as u64 + 1), None);
     }
+
+    /// The room for what a later version may say: whoever does not know it must not pass over it.
+    #[test]
+    fn bytes_that_must_be_zero_are() {
+        let head = EntryHead { offset: 64, encoding: Stored::Raw, raw_len: 0, stored_len: 0, id: BlobId::of(b"") };
+        let good = head.encode(StoreId([0; 16]), PackId(1), b"");
+        for at in 9..16 {
+            let mut b = good.clone();
+            b[at] = 1;
+            assert_eq!(EntryHead::parse(&b, 64), None, "byte {at}");
+        }
+    }
 }

@@ -262,6 +262,46 @@ fn a_sync_that_waited_for_one_that_failed_fails_too() {
     });
 }
 
+/// While a pack that is not full is closed, for a sweep, an append to it fails and leaves bytes behind: whoever finds them in a closed pack
+/// takes them for damage.
+#[test]
+fn what_a_failed_append_leaves_in_a_pack_that_is_being_closed_is_cut() {
+    let disk = disk();
+    let blobs = open(&disk, UNCLEAN);
+    blobs.put(b"whole", Encoding::Raw).unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (mut sync, mut write, mut cut) = (true, true, true);
+    disk.script(move |call| {
+        let (what, effect) = match call.kind {
+            CallKind::Sync => {
+                if std::mem::take(&mut sync) {
+                    begun.send(()).unwrap();
+                    // Time for the append to come.
+                    std::thread::sleep(std::time::Duration::from_millis(300));
+                }
+                return None;
+            }
+            CallKind::Write => (&mut write, sim::Effect::All),
+            CallKind::SetLen => (&mut cut, sim::Effect::None),
+            _ => return None,
+        };
+        std::mem::take(what).then_some(sim::Fault::Error { errno: libc::EIO, effect })
+    });
+    std::thread::scope(|scope| {
+        let sweep = scope.spawn(|| blobs.begin_sweep().map(drop));
+        has_begun.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(blobs.put(&noise(1, 3000), Encoding::Raw).is_err());
+        sweep.join().unwrap().unwrap();
+    });
+    disk.disarm();
+    blobs.sync().unwrap();
+    drop(blobs);
+    for disk in [disk.kill(), disk.crash(0), disk.crash(1)] {
+        let (blobs, report) = try_open(&disk, CLEAN, SMALL).unwrap();
+        assert!(report.findings.is_empty() && blobs.usage().packs == 2, "{report:?}");
+    }
+}
+
 #[test]
 fn a_blob_that_was_found_right_is_not_read_again() {
     let disk = disk();
