@@ -37,6 +37,8 @@ use crate::project::lock::{Lock, since_boot};
 use crate::project::{Project, Settings};
 use crate::storage::Disk;
 
+/// Nice value of the threads that replay: beside a program that keeps a CPU busy they get about a tenth of it.
+const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
 /// A segment older than this is sealed.
@@ -157,7 +159,7 @@ impl Engine {
         })?);
         let (bell, core, idle) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.group_idle);
         let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
-        threads.push(thread("ize-replay", move || {
+        threads.push(background("ize-replay", move || {
             while !bell.sleep(REPLAY_TICK) {
                 let work = || core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
                 let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
@@ -181,7 +183,7 @@ impl Engine {
             }
         })?);
         let (bell, feeder) = (Arc::clone(&self.bell), Arc::clone(&self.feeder));
-        threads.push(thread("ize-pijul", move || feeder.run(&|| *bell.stop.lock().unwrap_or_else(PoisonError::into_inner)))?);
+        threads.push(background("ize-pijul", move || feeder.run(&|| *bell.stop.lock().unwrap_or_else(PoisonError::into_inner)))?);
         Ok(())
     }
 
@@ -319,6 +321,17 @@ impl Drop for Engine {
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|e| Error::io(format!("cannot start thread {name}"), e))
+}
+
+/// A thread for work that nobody waits for.
+fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread(name, move || {
+        // It may always become nicer.
+        if let Err(e) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+            tracing::debug!("a thread keeps its priority: {e}");
+        }
+        work();
+    })
 }
 
 fn write_recovery(core: &Core) -> Result<()> {
