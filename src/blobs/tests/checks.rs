@@ -74,6 +74,8 @@ fn bytes_whose_checksums_are_right_but_whose_hash_is_not_are_damage_in_every_pac
         write_file(&disk, &path(1), &bytes);
         let seen = check(&disk);
         assert!(matches!(&seen.findings[..], [Finding { fault: Fault::Hash, id: Some(id), .. }] if *id == head.id), "{seen:?}");
+        let state = open(&disk, OpenMode::ReadOnly).verify(&head.id);
+        assert!(matches!(state, BlobState::Damaged(Finding { fault: Fault::Hash | Fault::Block, .. })), "{state:?}");
     }
 }
 
