@@ -325,6 +325,45 @@ mod tests {
         assert_eq!(with(16, MAX_BLOB_LEN as u64 + 1), None);
     }
 
+    /// A header whose checksum is right is believed only if all that it says is: its magic, its version and features, its store and number.
+    #[test]
+    fn a_header_with_a_right_checksum_and_a_wrong_field_is_refused() {
+        let (store, pack) = (StoreId([7; 16]), PackId(3));
+        let header = PackHeader { store, pack, previous: PackId(2), previous_len: 640, generation: 1 };
+        let with = |at: usize| {
+            let mut b = header.encode();
+            b[at] ^= 1;
+            let crc = crc32fast::hash(&b[0..60]);
+            b[60..64].copy_from_slice(&crc.to_le_bytes());
+            PackHeader::decode(&b, store, pack)
+        };
+        assert_eq!(PackHeader::decode(&header.encode(), store, pack), Ok(header));
+        for at in 0..60 {
+            let said = with(at);
+            let right = match at {
+                0..8 => said == Err(BadHeader::Damaged),
+                8..16 => matches!(said, Err(BadHeader::Unsupported { .. })),
+                16..40 => matches!(said, Err(BadHeader::Foreign { .. })),
+                _ => said.is_ok_and(|found| found != header),
+            };
+            assert!(right, "byte {at}: {said:?}");
+        }
+        let mut b = header.encode();
+        b[61] ^= 1;
+        assert_eq!(PackHeader::decode(&b, store, pack), Err(BadHeader::Damaged));
+    }
+
+    #[test]
+    fn compressed_bytes_are_fewer_than_the_blobs_and_the_blob_has_a_bound() {
+        let parse = |raw_len: u32, stored_len: u32| {
+            let head = EntryHead { offset: 64, encoding: Stored::Zstd, raw_len, stored_len, id: BlobId([1; 32]) };
+            EntryHead::parse(&head.encode(StoreId([0; 16]), PackId(1), &vec![0; stored_len as usize]), 64) == Some(head)
+        };
+        let most = MAX_BLOB_LEN as u32;
+        assert!(parse(90, 89) && parse(most, 90));
+        assert!(!parse(90, 90) && !parse(90, 91) && !parse(most + 1, 90));
+    }
+
     /// The room for what a later version may say: whoever does not know it must not pass over it.
     #[test]
     fn bytes_that_must_be_zero_are() {

@@ -302,6 +302,18 @@ fn what_a_failed_append_leaves_in_a_pack_that_is_being_closed_is_cut() {
     }
 }
 
+/// A pack that somebody cuts under an open store: what is missing is damage, no failure of the disk.
+#[test]
+fn a_blob_behind_the_end_of_its_pack_is_damaged() {
+    let disk = disk();
+    let blobs = open(&disk, UNCLEAN);
+    let id = blobs.put(&noise(1, 3000), Encoding::Raw).unwrap();
+    blobs.sync().unwrap();
+    assert!(disk.truncate(&path(1), PACK_HEADER_LEN + 1000));
+    assert!(matches!(blobs.get(&id), Err(BlobError::Damaged(Finding { fault: Fault::Entry, .. }))));
+    assert!(matches!(blobs.verify(&id), BlobState::Damaged(_)));
+}
+
 #[test]
 fn a_blob_that_was_found_right_is_not_read_again() {
     let disk = disk();
