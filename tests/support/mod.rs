@@ -26,7 +26,11 @@ pub struct Said {
 
 impl Home {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::within(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// The same in a directory that the test named.
+    pub fn within(dir: tempfile::TempDir) -> Self {
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount).unwrap();
         Self { dir, mount }
