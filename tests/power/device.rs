@@ -21,6 +21,12 @@ const SECTOR: usize = 512;
 /// For what should take milliseconds; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is written as one there. ext4 checks its superblock, two sectors long, before it replays its journal, so it relies on having it
+/// whole.
+fn unit(at: usize) -> usize {
+    if at < 4096 { 4096 } else { SECTOR }
+}
+
 struct State {
     /// What survives for sure.
     flushed: Vec<u8>,
@@ -123,7 +129,7 @@ impl Disk {
             3 => {
                 let share = rng.random_range(0.1..1.0);
                 for (at, bytes) in &pending {
-                    for (n, sector) in bytes.chunks(SECTOR).enumerate() {
+                    for (n, sector) in bytes.chunks(unit(*at)).enumerate() {
                         if rng.random_bool(share) {
                             put(at + n * SECTOR, sector);
                         }
@@ -136,7 +142,8 @@ impl Disk {
                 for (at, bytes) in &pending {
                     if rng.random_bool(share) {
                         // The end of it is torn now and then.
-                        let len = if rng.random_bool(0.2) { bytes.len() / 2 / SECTOR * SECTOR } else { bytes.len() };
+                        let torn = rng.random_bool(0.2) && unit(*at) == SECTOR;
+                        let len = if torn { bytes.len() / 2 / SECTOR * SECTOR } else { bytes.len() };
                         put(*at, &bytes[..len]);
                     }
                 }
