@@ -21,10 +21,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use device::{Disk, Rack, ext4};
-use load::{Appender, Load, OTHERS, Sqlite, Told, check_database, line};
+use load::{Appender, Load, OTHERS, Told, line};
 use model::{Found, Model};
 use rand::prelude::*;
 use serde_json::Value;
+use support::sqlite::{Sqlite, check_database};
 use support::{Home, kill_now, lines};
 
 /// Bytes of the disk.
