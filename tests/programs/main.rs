@@ -7,7 +7,7 @@ use std::process::Command;
 
 fn works(name: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/run");
-    let output = Command::new(script).arg(name).env("IZE", env!("CARGO_BIN_EXE_ize")).output().unwrap();
+    let output = Command::new(script).arg(name).env("IZE", env!("CARGO_BIN_EXE_ize")).env("SMALL", "1").output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains(&format!("ok      {name}")), "{out}\n{err}");
 }
