@@ -38,6 +38,8 @@ struct State {
     left: Option<u64>,
     /// The next flush is the end.
     last: bool,
+    /// Flushes fail.
+    broken: bool,
 }
 
 /// One disk, from when it is attached until its power is cut.
@@ -48,7 +50,7 @@ pub struct Disk {
 
 impl Disk {
     fn new(image: Vec<u8>) -> Self {
-        let state = State { view: image.clone(), flushed: image, pending: Vec::new(), left: None, last: false };
+        let state = State { view: image.clone(), flushed: image, pending: Vec::new(), left: None, last: false, broken: false };
         Self { state: Mutex::new(state), off: AtomicBool::new(false) }
     }
 
@@ -101,8 +103,17 @@ impl Disk {
         true
     }
 
-    fn flush(&self) {
+    /// From now on every flush fails.
+    pub fn fail_flushes(&self) {
+        self.state().broken = true;
+    }
+
+    /// False when it fails.
+    fn flush(&self) -> bool {
         let mut state = self.state();
+        if state.broken && !self.is_off() {
+            return false;
+        }
         if state.last {
             self.off.store(true, Ordering::SeqCst);
         }
@@ -112,6 +123,7 @@ impl Disk {
                 state.flushed[at..at + bytes.len()].copy_from_slice(&bytes);
             }
         }
+        true
     }
 
     /// What is on the disk after a power cut now, and in words how much of the unflushed writes is.
@@ -273,11 +285,8 @@ impl Filesystem for Shelf {
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         match self.disk(number) {
-            Some(disk) => {
-                disk.flush();
-                reply.ok();
-            }
-            None => reply.error(Errno::EIO),
+            Some(disk) if disk.flush() => reply.ok(),
+            _ => reply.error(Errno::EIO),
         }
     }
 
