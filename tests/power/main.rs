@@ -80,16 +80,18 @@ struct Machine {
 }
 
 impl Machine {
-    /// With an empty project on a fresh disk.
+    /// With an empty project on a fresh disk. Segments fill soon, versions form while it runs, syncs come by themselves too.
     fn new() -> Self {
+        Self::with("[log]\nsegment-size = \"1MiB\"\nsync-interval = \"300ms\"\n[group]\nidle = \"400ms\"\n")
+    }
+
+    fn with(settings: &str) -> Self {
         clean_up_after_the_dead();
         let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}.", std::process::id())).tempdir().unwrap();
         let home = Home::within(dir);
         let shelf = home.path().join("disks");
         std::fs::create_dir(&shelf).unwrap();
         std::fs::create_dir(home.central()).unwrap();
-        // Segments fill soon; versions form while it runs; syncs come by themselves too.
-        let settings = "[log]\nsegment-size = \"1MiB\"\nsync-interval = \"300ms\"\n[group]\nidle = \"400ms\"\n";
         std::fs::create_dir(home.path().join("ize")).unwrap();
         std::fs::write(home.path().join("ize/config.toml"), settings).unwrap();
         let image = ext4(home.path(), DISK);
@@ -461,5 +463,27 @@ fn a_failed_flush_is_told_and_never_trusted_again() {
     let _ = std::fs::remove_file(&path);
     compare(&machine, &mut model, &mut told);
     assert!(!machine.home.mount.join("more").exists());
+    machine.stop();
+}
+
+/// The first write after a mount goes to a segment that was born for it. Its name must be on the disk when the write is synced, and nothing
+/// else that writes to the disk then may be what brings it there: preparing the next segment takes long here.
+#[test]
+fn the_first_synced_write_after_a_mount_is_there() {
+    let mut machine = Machine::with("[log]\nsegment-size = \"24MiB\"\nsync-interval = \"1h\"\n[group]\nidle = \"1h\"\n");
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut synced = Vec::new();
+    for round in 0..6 {
+        assert_eq!(machine.try_mount().code, 0);
+        for name in &synced {
+            assert!(machine.home.mount.join(name).exists(), "{name} was synced and is lost");
+        }
+        let name = format!("file-{round}");
+        let file = std::fs::File::create(machine.home.mount.join(&name)).unwrap();
+        file.sync_all().unwrap();
+        machine.disk.power_off();
+        synced.push(name);
+        machine.cut(&mut rng);
+    }
     machine.stop();
 }
