@@ -120,6 +120,52 @@ fn programs_that_wait_for_the_disk_hold_up_nobody_and_share_one_sync() {
     m.end();
 }
 
+/// Each way of asking for the disk waits for it, and none of them on a session thread.
+#[test]
+fn every_kind_of_sync_waits_for_the_disk_and_holds_up_nobody() {
+    type Ask = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
+    let Some(m) = Mount::new() else { return };
+    let open = |name: String, flag: i32| {
+        use std::os::unix::fs::OpenOptionsExt;
+        OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flag).open(m.dir.join(name)).unwrap()
+    };
+    let mut asks: Vec<(&str, Ask)> = Vec::new();
+    for i in 0..3 {
+        let [plain, data, mut synchronous, mut data_synchronous] =
+            [0, 0, libc::O_SYNC, libc::O_DSYNC].map(|flag| open(format!("{i}-{flag}"), flag));
+        // Not the directory in which others go on: the kernel holds its lock until the answer.
+        fs::create_dir(m.dir.join(format!("dir-{i}"))).unwrap();
+        let dir = File::open(m.dir.join(format!("dir-{i}"))).unwrap();
+        asks.push(("fsync", Box::new(move || plain.sync_all())));
+        asks.push(("fdatasync", Box::new(move || data.sync_data())));
+        asks.push(("fsync of a directory", Box::new(move || dir.sync_all())));
+        asks.push(("O_SYNC", Box::new(move || synchronous.write_all(b"x"))));
+        asks.push(("O_DSYNC", Box::new(move || data_synchronous.write_all(b"x"))));
+    }
+    m.journal.gate(true);
+    // A call of this thread that waits for one of those would wait for ever, and in the kernel, where nothing ends it.
+    let journal = Arc::clone(&m.journal);
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        journal.gate(false);
+    });
+    let waiting: Vec<_> = asks.into_iter().map(|(what, ask)| (what, std::thread::spawn(ask))).collect();
+    while m.journal.begun.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    fs::create_dir(m.dir.join("meanwhile")).unwrap();
+    fs::write(m.dir.join("meanwhile/f"), b"x").unwrap();
+    assert_eq!(fs::read(m.dir.join("meanwhile/f")).unwrap(), b"x");
+    let early: Vec<&str> = waiting.iter().filter(|(_, thread)| thread.is_finished()).map(|(what, _)| *what).collect();
+    assert!(early.is_empty(), "answered before the disk did: {early:?}");
+    m.journal.gate(false);
+    for (what, thread) in waiting {
+        thread.join().unwrap().unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    m.end();
+}
+
 #[test]
 fn a_request_that_panics_answers_eio_and_stops_changes_but_not_reads() {
     let Some(m) = Mount::new() else { return };

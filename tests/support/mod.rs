@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test file uses its part, and stops where it cannot go on")]
 
+pub mod sqlite;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -26,7 +28,11 @@ pub struct Said {
 
 impl Home {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::within(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// The same in a directory that the test named.
+    pub fn within(dir: tempfile::TempDir) -> Self {
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount).unwrap();
         Self { dir, mount }
