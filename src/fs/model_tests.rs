@@ -255,7 +255,7 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
 fn compare(fs: &Fs, model: &Model) {
     for (dir, entries) in &model.dirs {
         let mut got = BTreeMap::new();
-        fs.readdir(*dir, 2, |e| got.insert(e.name.to_vec(), e.ino).is_none()).unwrap();
+        fs.readdir(*dir, DirHandle::default(), 2, |e| got.insert(e.name.to_vec(), e.ino).is_none()).unwrap();
         let want: BTreeMap<Vec<u8>, Ino> = entries.iter().map(|(n, i)| (n.to_vec(), *i)).collect();
         assert_eq!(got, want, "directory {dir}");
         let below = entries.values().filter(|i| model.dirs.contains_key(i)).count();

@@ -384,14 +384,14 @@ impl Filesystem for Adapter {
     // another one's unlink has moved things.
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.run("opendir", |fs| fs.opendir(ino(number))) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
 
-    fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.run("readdir", |fs| {
-            fs.readdir(ino(number), offset, |entry| {
+            fs.readdir(ino(number), fs::DirHandle(handle.0), offset, |entry| {
                 !reply.add(INodeNo(entry.ino.0), entry.cookie, file_type(entry.kind), OsStr::from_bytes(&entry.name))
             })
         });
@@ -401,9 +401,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(&self, _: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let listed = self.run("readdirplus", |fs| {
-            fs.readdirplus(ino(number), offset, |entry, stat| {
+            fs.readdirplus(ino(number), fs::DirHandle(handle.0), offset, |entry, stat| {
                 !reply.add(INodeNo(entry.ino.0), entry.cookie, OsStr::from_bytes(&entry.name), &TTL, &attr(stat), GENERATION)
             })
         });
@@ -413,11 +413,11 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(&self, _: &Request, number: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(&self, _: &Request, number: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         send_empty(
             reply,
             self.run("releasedir", |fs| {
-                fs.release(ino(number));
+                fs.releasedir(ino(number), fs::DirHandle(handle.0));
                 Ok(())
             }),
         );

@@ -133,7 +133,9 @@ pub struct Child {
     pub ino: Ino,
     /// What it is.
     pub kind: FileKind,
-    /// Offset for readdir: grows with every insertion, never reused while the directory is loaded. Starts at 3 (1 is `.`, 2 is `..`).
+    /// Offset for readdir: grows with every insertion, never reused while the directory is loaded. Starts at 3 (1 is `.`, 2 is `..`). A
+    /// rename inside the directory keeps it, and what is renamed over another name takes that one's, so that nobody who reads meanwhile
+    /// meets an entry twice.
     pub cookie: u64,
 }
 
@@ -154,6 +156,11 @@ impl DirBody {
         self.next_cookie = self.next_cookie.max(3);
         let cookie = self.next_cookie;
         self.next_cookie += 1;
+        self.insert_at(name, ino, kind, cookie);
+    }
+
+    /// The same at an offset that an entry had before.
+    fn insert_at(&mut self, name: Arc<[u8]>, ino: Ino, kind: FileKind, cookie: u64) {
         self.by_cookie.insert(cookie, Arc::clone(&name));
         if let Some(old) = self.entries.insert(name, Child { ino, kind, cookie }) {
             self.by_cookie.remove(&old.cookie);
@@ -172,6 +179,12 @@ impl DirBody {
             child.ino = ino;
             child.kind = kind;
         }
+    }
+
+    /// The offset above those of all entries so far.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.next_cookie.max(3)
     }
 
     /// The entry of that name.
