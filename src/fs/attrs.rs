@@ -43,7 +43,7 @@ pub(super) fn without_privileges(caller: &Caller, kind: FileKind, attrs: &Attrib
     if kept & libc::S_ISGID != 0 && (kept & libc::S_IXGRP != 0 || !is_of_group(caller, attrs.gid)) {
         kept &= !libc::S_ISGID;
     }
-    (kind == FileKind::File && kept != attrs.mode).then_some(kept)
+    (kind != FileKind::Directory && kept != attrs.mode).then_some(kept)
 }
 
 /// FUSE names one group of the caller; the others are in /proc. Who cannot be asked is not of the group.

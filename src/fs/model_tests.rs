@@ -400,7 +400,7 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             fs.setattr(&ROOT, i, &SetAttributes { uid, gid, ..SetAttributes::default() }).unwrap();
             let meta = model.metas.get_mut(&i).unwrap();
             meta.owner = (uid.unwrap_or(meta.owner.0), gid.unwrap_or(meta.owner.1));
-            if meta.kind == FileKind::File {
+            if meta.kind != FileKind::Directory {
                 // Also chown(-1, -1), which comes as an empty setattr.
                 let keeps_group = meta.mode & 0o010 == 0;
                 meta.mode &= if keeps_group { !0o4000 } else { !0o6000 };

@@ -272,6 +272,9 @@ fn setuid_goes_when_others_change_a_file() {
     chmod(0o6755);
     fs.setattr(&ROOT, ino, &SetAttributes { gid: Some(5), ..SetAttributes::default() }).unwrap();
     assert_eq!(mode(), 0o755, "chown, also by root");
+    let fifo = fs.mknod(&ROOT, Ino::ROOT, b"fifo", libc::S_IFIFO | 0o6711, 0).unwrap().ino;
+    fs.setattr(&ROOT, fifo, &SetAttributes { uid: Some(5), ..SetAttributes::default() }).unwrap();
+    assert_eq!(fs.getattr(fifo).unwrap().attrs.mode, 0o711, "chown takes them from everything but directories");
     let dir = fs.mkdir(&ROOT, Ino::ROOT, b"d", 0o2755).unwrap().ino;
     fs.setattr(&ROOT, dir, &SetAttributes { gid: Some(5), ..SetAttributes::default() }).unwrap();
     assert_eq!(fs.getattr(dir).unwrap().attrs.mode, 0o2755, "directories keep theirs");
