@@ -150,6 +150,12 @@ fn hard_links_are_one_inode_whoever_is_looked_up_first_after_every_end_of_the_da
             assert_eq!(fs::read_to_string(at(name)).unwrap(), text);
         }
     }
+    // Each of its names can move.
+    for name in names {
+        fs::rename(at(name), at("c/moved")).unwrap();
+        assert_eq!(fs::metadata(at("c/moved")).unwrap().ino(), ino);
+        fs::rename(at("c/moved"), at(name)).unwrap();
+    }
     fs::remove_file(at("a/first")).unwrap();
     home.unmount();
     home.mount();

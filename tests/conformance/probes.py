@@ -880,7 +880,7 @@ def directory_offsets(d):
 
 @probe
 def a_large_directory(d):
-    count = int(os.environ.get('IZE_TEST_ENTRIES', '10000'))
+    count = int(os.environ.get('IZE_TEST_ENTRIES', '4000'))
     for i in range(count):
         os.close(os.open(f'{d}/{i:06}', os.O_CREAT | os.O_WRONLY))
     r, seen = Reader(d), []
