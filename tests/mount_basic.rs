@@ -446,6 +446,33 @@ fn fsync_and_synchronous_writes_reach_the_log_before_they_return() {
 }
 
 #[test]
+fn mounts_with_sync_or_dirsync_answer_when_it_is_durable() {
+    for (options, attributes) in [("dirsync", false), ("sync", true)] {
+        let Some(m) = Mount::with(options) else { return };
+        let durable = || m.journal.durable() == m.fs.locked().tree().applied();
+        let names: [(&str, &dyn Fn()); 8] = [
+            ("create", &|| drop(File::create(m.path("f")).unwrap())),
+            ("mkdir", &|| fs::create_dir(m.path("d")).unwrap()),
+            ("link", &|| fs::hard_link(m.path("f"), m.path("g")).unwrap()),
+            ("symlink", &|| symlink("f", m.path("s")).unwrap()),
+            ("mknod", &|| drop(std::os::unix::net::UnixListener::bind(m.path("n")).unwrap())),
+            ("rename", &|| fs::rename(m.path("g"), m.path("d/g")).unwrap()),
+            ("unlink", &|| fs::remove_file(m.path("d/g")).unwrap()),
+            ("rmdir", &|| fs::remove_dir(m.path("d")).unwrap()),
+        ];
+        for (name, change) in names {
+            change();
+            assert!(durable(), "{name} with {options}");
+        }
+        fs::set_permissions(m.path("f"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(durable(), attributes, "chmod with {options}");
+        fs::write(m.path("f"), b"x").unwrap();
+        assert_eq!(durable(), attributes, "write with {options}");
+        m.end();
+    }
+}
+
+#[test]
 fn statfs_tells_of_the_disk_beneath() {
     let Some(m) = Mount::new() else { return };
     let path = c(&m.dir);

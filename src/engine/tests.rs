@@ -427,11 +427,11 @@ fn committed_inodes_leave_memory_and_are_found_again() {
     assert_eq!(fs.getattr(files[90].2).unwrap().nlink, 2);
     assert_eq!(look(fs), before);
     // A reader of a directory goes on where it was, whatever leaves memory meanwhile.
-    fs.opendir(files[0].0).unwrap();
+    let handle = fs.opendir(files[0].0).unwrap();
     let (mut seen, mut at) = (Vec::new(), 0);
     loop {
         let mut taken = 0;
-        fs.readdir(files[0].0, at, |entry| {
+        fs.readdir(files[0].0, handle, at, |entry| {
             if taken == 7 {
                 return false;
             }

@@ -3,9 +3,12 @@
 use super::journal::Caller;
 use super::{Fs, FsError, FsResult};
 use crate::ids::{Ino, Time};
-use crate::op::{Chmod, Chown, Truncate, Utimens};
+use crate::op::{Chmod, Chown, RemoveXattr, Truncate, Utimens};
 use crate::tree::{SIZE_MAX, Stat};
-use crate::versions::node::FileKind;
+use crate::versions::node::{Attributes, FileKind};
+
+/// Where the capabilities of a program file are.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +36,25 @@ pub struct SetAttributes {
     pub mtime: Option<SetTime>,
 }
 
-/// The bits that stay when somebody without CAP_FSETID changes a file's content or anybody its owner: no setuid, and no setgid where the
-/// group may execute (elsewhere it marks mandatory locking). `None` when nothing goes.
-pub(super) fn without_privileges(kind: FileKind, mode: u32) -> Option<u32> {
-    let mut kept = mode & !libc::S_ISUID;
-    if mode & libc::S_IXGRP != 0 {
+/// The bits that stay when somebody without CAP_FSETID changes a file's content or anybody its owner: no setuid; no setgid where the group
+/// may execute, or where the caller is not of the group (it would lend a group that is not the caller's). `None` when nothing goes.
+pub(super) fn without_privileges(caller: &Caller, kind: FileKind, attrs: &Attributes) -> Option<u32> {
+    let mut kept = attrs.mode & !libc::S_ISUID;
+    if kept & libc::S_ISGID != 0 && (kept & libc::S_IXGRP != 0 || !is_of_group(caller, attrs.gid)) {
         kept &= !libc::S_ISGID;
     }
-    (kind == FileKind::File && kept != mode).then_some(kept)
+    (kind != FileKind::Directory && kept != attrs.mode).then_some(kept)
+}
+
+/// FUSE names one group of the caller; the others are in /proc. Who cannot be asked is not of the group.
+fn is_of_group(caller: &Caller, gid: u32) -> bool {
+    caller.uid == 0
+        || caller.gid == gid
+        || caller.pid != 0
+            && std::fs::read_to_string(format!("/proc/{}/status", caller.pid)).is_ok_and(|status| {
+                let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+                groups.is_some_and(|list| list.split_ascii_whitespace().any(|group| group.parse() == Ok(gid)))
+            })
 }
 
 /// CAP_FSETID is not told by FUSE for every request; root has it.
@@ -72,18 +86,13 @@ impl Fs {
                 _ => return Err(FsError::Invalid),
             }
         }
-        if *set == SetAttributes::default()
-            && !may_keep_privileges(caller)
-            && let Some(new) = without_privileges(before.kind, before.attrs.mode)
-        {
-            // With FUSE_HANDLE_KILLPRIV_V2 the kernel sends an empty setattr when a write, fallocate or copy by somebody without
-            // CAP_FSETID is about to change a setuid file.
-            writer.log(caller, Chmod { ino, old: before.attrs.mode, new }.into(), None, None)?;
-        }
-        if set.uid.is_some() || set.gid.is_some() {
+        // With FUSE_HANDLE_KILLPRIV_V2 the kernel sends an empty setattr for chown(-1, -1), which takes privileges away and moves the ctime,
+        // and before somebody without CAP_FSETID writes, allocates or copies into a setuid file; for the log both are a chown.
+        if *set == SetAttributes::default() || set.uid.is_some() || set.gid.is_some() {
+            writer.drop_capabilities(caller, ino)?;
             let old = (before.attrs.uid, before.attrs.gid);
             let new = (set.uid.unwrap_or(old.0), set.gid.unwrap_or(old.1));
-            let mode_after = without_privileges(before.kind, before.attrs.mode);
+            let mode_after = without_privileges(caller, before.kind, &before.attrs);
             writer.log(caller, Chown { ino, old, new, mode_after }.into(), None, None)?;
         }
         if let Some(mode) = set.mode {
@@ -109,11 +118,21 @@ impl Fs {
 }
 
 impl super::Writer<'_> {
+    /// A file's capabilities go before anybody, root too, changes its bytes or owner. (With FUSE_HANDLE_KILLPRIV_V2 that is not the kernel's
+    /// work any more.) It is a record of its own: after a crash between the two only the capabilities are gone.
+    pub(super) fn drop_capabilities(&mut self, caller: &Caller, ino: Ino) -> FsResult {
+        if self.guard.tree.inode(ino)?.xattrs.contains_key(CAPABILITY) {
+            self.log(caller, RemoveXattr { ino, name: CAPABILITY.to_vec() }.into(), None, None)?;
+        }
+        Ok(())
+    }
+
     /// Sets the length of a regular file; true when that took setuid or setgid away.
     pub(super) fn truncate(&mut self, caller: &Caller, ino: Ino, size: u64) -> FsResult<bool> {
+        self.drop_capabilities(caller, ino)?;
         let inode = self.guard.tree.inode(ino)?;
         let old_size = inode.size;
-        let mode_after = if may_keep_privileges(caller) { None } else { without_privileges(inode.kind, inode.attrs.mode) };
+        let mode_after = if may_keep_privileges(caller) { None } else { without_privileges(caller, inode.kind, &inode.attrs) };
         self.log(caller, Truncate { ino, old_size, size, mode_after }.into(), None, None)?;
         Ok(mode_after.is_some())
     }

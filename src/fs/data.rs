@@ -1,6 +1,6 @@
 //! The bytes of files: open, read, write, allocate, seek, copy.
 
-use super::attrs::without_privileges;
+use super::attrs::{may_keep_privileges, without_privileges};
 use super::journal::Caller;
 use super::{Fs, FsError, FsResult};
 use crate::ids::Ino;
@@ -92,14 +92,17 @@ impl Fs {
             FileKind::Directory => return Err(FsError::IsDirectory),
             _ => return Err(FsError::Invalid),
         }
-        let mode_after = if kill { without_privileges(inode.kind, inode.attrs.mode) } else { None };
+        writer.drop_capabilities(caller, ino)?;
+        let inode = writer.guard.tree.inode(ino)?;
+        let mode_after = if kill { without_privileges(caller, inode.kind, &inode.attrs) } else { None };
         let op = Write { ino, offset, data, size_after: inode.size.max(end), mode_after };
         let payload = matches!(data, Data::Inline(_)).then_some(bytes);
         writer.log(caller, op.into(), payload, None)?;
         Ok(Written { len })
     }
 
-    /// fallocate(2) with its mode bits: plain, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE with or without KEEP_SIZE.
+    /// fallocate(2) with its mode bits: plain, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE with or without KEEP_SIZE. Like on a disk it moves
+    /// mtime and ctime also where no byte changes.
     ///
     /// # Errors
     /// EOPNOTSUPP for other modes, EINVAL, EFBIG, ENODEV (no regular file), ENOSPC, EIO.
@@ -128,10 +131,8 @@ impl Fs {
             if end.saturating_sub(inode.size) > self.journal.space().available {
                 return Err(FsError::NoSpace("the disk has less than was asked for".to_owned()));
             }
-            if size_after == inode.size {
-                return Ok(());
-            }
         }
+        writer.drop_capabilities(caller, ino)?;
         writer.log(caller, Fallocate { ino, mode: how, offset, len, size_after }.into(), None, None)?;
         Ok(())
     }
@@ -184,7 +185,9 @@ impl Fs {
         if from.0 == to.0 && from.1 < end && to.1 < from.1 + len {
             return Err(FsError::Invalid);
         }
-        let mode_after = if super::attrs::may_keep_privileges(caller) { None } else { without_privileges(target.kind, target.attrs.mode) };
+        writer.drop_capabilities(caller, to.0)?;
+        let target = writer.guard.tree.inode(to.0)?;
+        let mode_after = if may_keep_privileges(caller) { None } else { without_privileges(caller, target.kind, &target.attrs) };
         let size_after = target.size.max(end);
         let op = CloneRange { from: from.0, from_offset: from.1, ino: to.0, offset: to.1, len, size_after, mode_after };
         writer.log(caller, op.into(), None, None)?;

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 pub use attrs::{SetAttributes, SetTime};
 pub use cache::{CacheFigures, DEFAULT_LIMIT as DEFAULT_CACHE_LIMIT};
 pub use data::{OpenFlags, Written};
-pub use dirs::DirEntry;
+pub use dirs::{DirEntry, DirHandle};
 pub use error::FsError;
 pub use names::RenameFlags;
 pub use xattrs::PROJECT_XATTR;
@@ -62,6 +62,9 @@ struct Inner {
     tree: Tree,
     held: HashMap<Ino, Held>,
     cache: cache::Cache,
+    /// Where each open directory ended when its reader began.
+    dir_ends: HashMap<DirHandle, u64>,
+    next_handle: u64,
 }
 
 /// The file system over one tree and its log.
@@ -85,7 +88,13 @@ impl Fs {
     pub fn new(tree: Tree, journal: Arc<dyn Journal>) -> Self {
         let blobs = Arc::clone(tree.blobs());
         Fs {
-            inner: Mutex::new(Inner { tree, held: HashMap::new(), cache: cache::Cache::new(DEFAULT_CACHE_LIMIT) }),
+            inner: Mutex::new(Inner {
+                tree,
+                held: HashMap::new(),
+                cache: cache::Cache::new(DEFAULT_CACHE_LIMIT),
+                dir_ends: HashMap::new(),
+                next_handle: 0,
+            }),
             journal,
             blobs,
             project: Vec::new(),
@@ -194,6 +203,7 @@ impl Fs {
         let mut writer = self.locked();
         self.ended.store(true, Ordering::Release);
         writer.guard.held.clear();
+        writer.guard.dir_ends.clear();
         for ino in writer.guard.tree.orphans() {
             writer.reap(ino, None);
         }

@@ -1,5 +1,6 @@
-//! Random histories against a model that shares no code with the tree: whole files as byte vectors, directories as maps. After each
-//! history the log alone must give the same tree.
+//! Random histories over all operations against a model that shares no code with the tree: whole files as byte vectors, directories as maps,
+//! attributes as plain numbers. After each history the log alone must give the same tree. `IZE_TEST_HISTORIES` says how many; what fails is
+//! shrunk. The same through a mount and against another file system: tests/histories.rs.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,11 @@ use super::testing::memory_fs;
 use super::*;
 use crate::tree::SIZE_MAX;
 
+use crate::ids::Time;
+use crate::versions::node::FileKind;
+
 const ROOT: Caller = Caller { pid: 0, uid: 0, gid: 0 };
+const XATTRS: [&[u8]; 5] = [b"user.a", b"user.b", b"trusted.c", b"security.d", b"user.e"];
 const NAMES: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
 /// Files stay below this, so that the model can hold them.
 const LIMIT: u64 = 300_000;
@@ -29,6 +34,16 @@ enum Step {
     Zero(usize, u64, u64, bool),
     Copy(usize, u64, usize, u64, u64),
     Close(usize),
+    Symlink(usize, usize, usize),
+    Mknod(usize, usize, u8),
+    Readlink(usize),
+    Chmod(usize, u32),
+    Chown(usize, Option<u32>, Option<u32>),
+    Utimens(usize, Option<i64>, Option<i64>),
+    SetXattr(usize, usize, usize, i32),
+    RemoveXattr(usize, usize),
+    OpenTruncate(usize),
+    Allocate(usize, u64, u64, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -42,20 +57,48 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any.clone(), name.clone()).prop_map(|(d, n)| Step::Unlink(d, n)),
         1 => (any.clone(), name.clone()).prop_map(|(d, n)| Step::Rmdir(d, n)),
         1 => (any.clone(), any.clone(), name.clone()).prop_map(|(f, d, n)| Step::Link(f, d, n)),
-        2 => (any.clone(), name.clone(), any.clone(), name, 0u8..3).prop_map(|(d, n, e, m, k)| Step::Rename(d, n, e, m, k)),
+        2 => (any.clone(), name.clone(), any.clone(), name.clone(), 0u8..3).prop_map(|(d, n, e, m, k)| Step::Rename(d, n, e, m, k)),
         4 => (any.clone(), offset(), 0usize..100_000, 1u8..).prop_map(|(f, o, l, b)| Step::Write(f, o, l, b)),
         2 => (any.clone(), offset()).prop_map(|(f, s)| Step::Truncate(f, s)),
         1 => (any.clone(), offset(), len()).prop_map(|(f, o, l)| Step::Punch(f, o, l)),
         1 => (any.clone(), offset(), len(), proptest::bool::ANY).prop_map(|(f, o, l, k)| Step::Zero(f, o, l, k)),
         2 => (any.clone(), offset(), any.clone(), offset(), len()).prop_map(|(f, a, g, b, l)| Step::Copy(f, a, g, b, l)),
-        1 => any.prop_map(Step::Close),
+        1 => any.clone().prop_map(Step::Close),
+        1 => (any.clone(), name.clone(), 1usize..300).prop_map(|(d, n, l)| Step::Symlink(d, n, l)),
+        1 => (any.clone(), name.clone(), 0u8..4).prop_map(|(d, n, k)| Step::Mknod(d, n, k)),
+        1 => any.clone().prop_map(Step::Readlink),
+        1 => (any.clone(), 0u32..0o10000).prop_map(|(i, m)| Step::Chmod(i, m)),
+        1 => (any.clone(), proptest::option::of(0u32..9), proptest::option::of(0u32..9)).prop_map(|(i, u, g)| Step::Chown(i, u, g)),
+        1 => (any.clone(), proptest::option::of(-9i64..1 << 40), proptest::option::of(-9i64..9)).prop_map(|(i, a, m)| Step::Utimens(i, a, m)),
+        2 => (any.clone(), name.clone(), 0usize..70_000, 0i32..3).prop_map(|(i, n, l, f)| Step::SetXattr(i, n, l, f)),
+        1 => (any.clone(), name).prop_map(|(i, n)| Step::RemoveXattr(i, n)),
+        1 => any.clone().prop_map(Step::OpenTruncate),
+        1 => (any, offset(), len(), proptest::bool::ANY).prop_map(|(f, o, l, k)| Step::Allocate(f, o, l, k)),
     ]
 }
 
 #[derive(Debug, Default)]
 struct Model {
     dirs: BTreeMap<Ino, BTreeMap<&'static [u8], Ino>>,
+    /// Everything but directories: bytes (of a link its target) and number of names. One without a name is open.
     files: BTreeMap<Ino, (Vec<u8>, u32)>,
+    metas: BTreeMap<Ino, Meta>,
+}
+
+#[derive(Clone, Debug)]
+struct Meta {
+    kind: FileKind,
+    mode: u32,
+    owner: (u32, u32),
+    /// Where they were set by hand and not moved since.
+    times: (Option<Time>, Option<Time>),
+    xattrs: BTreeMap<&'static [u8], Vec<u8>>,
+}
+
+impl Meta {
+    fn new(kind: FileKind, mode: u32) -> Self {
+        Meta { kind, mode, owner: (0, 0), times: (None, None), xattrs: BTreeMap::new() }
+    }
 }
 
 impl Model {
@@ -63,8 +106,42 @@ impl Model {
         *self.dirs.keys().nth(index % self.dirs.len()).unwrap()
     }
 
+    /// A regular file.
     fn file(&self, index: usize) -> Option<Ino> {
+        let files: Vec<Ino> = self.files.keys().copied().filter(|i| self.metas[i].kind == FileKind::File).collect();
+        if files.is_empty() { None } else { files.get(index % files.len()).copied() }
+    }
+
+    /// Anything but a directory.
+    fn leaf(&self, index: usize) -> Option<Ino> {
         if self.files.is_empty() { None } else { self.files.keys().nth(index % self.files.len()).copied() }
+    }
+
+    /// Anything.
+    fn any(&self, index: usize) -> Ino {
+        *self.metas.keys().nth(index % self.metas.len()).unwrap()
+    }
+
+    fn make(&mut self, dir: Ino, name: &'static [u8], ino: Ino, kind: FileKind, mode: u32, bytes: Vec<u8>) {
+        self.dirs.get_mut(&dir).unwrap().insert(name, ino);
+        self.metas.insert(ino, Meta::new(kind, mode));
+        self.names_change(dir);
+        if kind == FileKind::Directory {
+            self.dirs.insert(ino, BTreeMap::new());
+        } else {
+            self.files.insert(ino, (bytes, 1));
+        }
+    }
+
+    /// What a directory's own times were set to is gone.
+    fn names_change(&mut self, dir: Ino) {
+        self.metas.get_mut(&dir).unwrap().times.1 = None;
+    }
+
+    /// The bytes of a file, which are about to change.
+    fn bytes(&mut self, file: Ino) -> &mut Vec<u8> {
+        self.metas.get_mut(&file).unwrap().times.1 = None;
+        &mut self.files.get_mut(&file).unwrap().0
     }
 
     fn within(&self, below: Ino, dir: Ino) -> bool {
@@ -95,25 +172,41 @@ impl Model {
                 }
                 self.dirs.get_mut(&d).unwrap().insert(n, t);
                 self.dirs.get_mut(&e).unwrap().insert(m, ino);
+                self.names_change(d);
+                self.names_change(e);
                 return 0;
             }
             (Some(t), _) => match (is_dir(ino), is_dir(t)) {
                 (true, false) => return libc::ENOTDIR,
                 (false, true) => return libc::EISDIR,
                 (true, true) if !self.dirs[&t].is_empty() => return libc::ENOTEMPTY,
-                (true, true) => drop(self.dirs.remove(&t)),
+                (true, true) => {
+                    self.dirs.remove(&t);
+                    self.metas.remove(&t);
+                }
                 (false, false) => self.drop_name(t),
             },
             (None, _) => {}
         }
         self.dirs.get_mut(&d).unwrap().remove(n);
         self.dirs.get_mut(&e).unwrap().insert(m, ino);
+        self.names_change(d);
+        self.names_change(e);
         0
     }
 }
 
 fn errno<T>(result: &FsResult<T>) -> i32 {
     result.as_ref().err().map_or(0, FsError::errno)
+}
+
+/// What is made in a directory with setgid gets its group.
+fn inherit(model: &mut Model, dir: Ino, ino: Ino) {
+    let above = &model.metas[&dir];
+    if above.mode & 0o2000 != 0 {
+        let group = above.owner.1;
+        model.metas.get_mut(&ino).unwrap().owner.1 = group;
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
@@ -135,8 +228,8 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             let want = if model.dirs[&d].contains_key(n) { libc::EEXIST } else { 0 };
             assert_eq!(errno(&got), want);
             if let Ok(stat) = got {
-                model.dirs.get_mut(&d).unwrap().insert(n, stat.ino);
-                model.files.insert(stat.ino, (Vec::new(), 1));
+                model.make(d, n, stat.ino, FileKind::File, 0o644, Vec::new());
+                inherit(model, d, stat.ino);
             }
         }
         Step::Mkdir(d, n) => {
@@ -144,8 +237,10 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             let got = fs.mkdir(&ROOT, d, n, 0o755);
             assert_eq!(errno(&got), if model.dirs[&d].contains_key(n) { libc::EEXIST } else { 0 });
             if let Ok(stat) = got {
-                model.dirs.get_mut(&d).unwrap().insert(n, stat.ino);
-                model.dirs.insert(stat.ino, BTreeMap::new());
+                // A directory with setgid hands it down, and its group.
+                let above = model.metas[&d].mode & 0o2000;
+                model.make(d, n, stat.ino, FileKind::Directory, 0o755 | above, Vec::new());
+                inherit(model, d, stat.ino);
             }
         }
         Step::Unlink(d, n) => {
@@ -159,6 +254,7 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             if want == 0 {
                 let ino = model.dirs.get_mut(&d).unwrap().remove(n).unwrap();
                 model.drop_name(ino);
+                model.names_change(d);
             }
         }
         Step::Rmdir(d, n) => {
@@ -171,10 +267,12 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             if want == 0 {
                 let ino = model.dirs.get_mut(&d).unwrap().remove(n).unwrap();
                 model.dirs.remove(&ino);
+                model.metas.remove(&ino);
+                model.names_change(d);
             }
         }
         Step::Link(f, d, n) => {
-            let Some(f) = model.file(f) else { return };
+            let Some(f) = model.leaf(f) else { return };
             let (d, n) = (model.dir(d), NAMES[n]);
             let want = match (model.files[&f].1, model.dirs[&d].contains_key(n)) {
                 (0, _) => libc::ENOENT,
@@ -185,6 +283,7 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             if want == 0 {
                 model.dirs.get_mut(&d).unwrap().insert(n, f);
                 model.files.get_mut(&f).unwrap().1 += 1;
+                model.names_change(d);
             }
         }
         Step::Rename(d, n, e, m, kind) => {
@@ -197,18 +296,23 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             let Some(f) = model.file(f) else { return };
             let data: Vec<u8> = (0..len).map(|i| byte.wrapping_add((i / 7) as u8)).collect();
             fs.write(&ROOT, f, offset, &data, false).unwrap();
-            put(&mut model.files.get_mut(&f).unwrap().0, offset, &data);
+            if len > 0 {
+                put(model.bytes(f), offset, &data);
+            }
         }
         Step::Truncate(f, size) => {
             let Some(f) = model.file(f) else { return };
             fs.setattr(&ROOT, f, &SetAttributes { size: Some(size), ..SetAttributes::default() }).unwrap();
-            model.files.get_mut(&f).unwrap().0.resize(size as usize, 0);
+            model.bytes(f).resize(size as usize, 0);
         }
         Step::Punch(f, offset, len) => {
             let Some(f) = model.file(f) else { return };
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
             assert_eq!(errno(&fs.fallocate(&ROOT, f, offset, len, mode)), if len == 0 { libc::EINVAL } else { 0 });
-            let bytes = &mut model.files.get_mut(&f).unwrap().0;
+            if len == 0 {
+                return;
+            }
+            let bytes = model.bytes(f);
             let end = bytes.len().min((offset + len) as usize);
             if let Some(range) = bytes.get_mut(offset as usize..end) {
                 range.fill(0);
@@ -218,7 +322,10 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             let Some(f) = model.file(f) else { return };
             let mode = libc::FALLOC_FL_ZERO_RANGE | if keep { libc::FALLOC_FL_KEEP_SIZE } else { 0 };
             assert_eq!(errno(&fs.fallocate(&ROOT, f, offset, len, mode)), if len == 0 { libc::EINVAL } else { 0 });
-            let bytes = &mut model.files.get_mut(&f).unwrap().0;
+            if len == 0 {
+                return;
+            }
+            let bytes = model.bytes(f);
             let before = bytes.len();
             put(bytes, offset, &vec![0; len as usize]);
             if keep {
@@ -235,17 +342,116 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
                 assert_eq!(errno(&got), libc::EINVAL);
             } else {
                 assert_eq!(got.unwrap() as usize, data.len());
-                put(&mut model.files.get_mut(&g).unwrap().0, to, &data);
+                if !data.is_empty() {
+                    put(model.bytes(g), to, &data);
+                }
             }
         }
         Step::Close(f) => {
             // Only one without a name goes.
-            let Some(f) = model.file(f) else { return };
+            let Some(f) = model.leaf(f) else { return };
             if model.files[&f].1 == 0 {
                 fs.release(f);
                 fs.forget(f, u64::MAX);
                 assert_eq!(fs.getattr(f).unwrap_err(), FsError::NotFound);
                 model.files.remove(&f);
+                model.metas.remove(&f);
+            }
+        }
+        Step::Symlink(d, n, len) => {
+            let (d, n, target) = (model.dir(d), NAMES[n], vec![b't'; len]);
+            let got = fs.symlink(&ROOT, d, n, &target);
+            assert_eq!(errno(&got), if model.dirs[&d].contains_key(n) { libc::EEXIST } else { 0 });
+            if let Ok(stat) = got {
+                model.make(d, n, stat.ino, FileKind::Symlink, 0o777, target);
+                inherit(model, d, stat.ino);
+            }
+        }
+        Step::Mknod(d, n, kind) => {
+            let (d, n) = (model.dir(d), NAMES[n]);
+            let (bits, kind) = [
+                (libc::S_IFIFO, FileKind::Fifo),
+                (libc::S_IFSOCK, FileKind::Socket),
+                (libc::S_IFCHR, FileKind::CharDevice),
+                (libc::S_IFREG, FileKind::File),
+            ][usize::from(kind)];
+            let got = fs.mknod(&ROOT, d, n, bits | 0o604, 0x0105);
+            assert_eq!(errno(&got), if model.dirs[&d].contains_key(n) { libc::EEXIST } else { 0 });
+            if let Ok(stat) = got {
+                model.make(d, n, stat.ino, kind, 0o604, Vec::new());
+                inherit(model, d, stat.ino);
+            }
+        }
+        Step::Readlink(i) => {
+            let i = model.any(i);
+            let got = fs.readlink(i);
+            match model.metas[&i].kind {
+                FileKind::Symlink => assert_eq!(got.unwrap(), model.files[&i].0),
+                _ => assert_eq!(errno(&got), libc::EINVAL),
+            }
+        }
+        Step::Chmod(i, mode) => {
+            let i = model.any(i);
+            fs.setattr(&ROOT, i, &SetAttributes { mode: Some(mode), ..SetAttributes::default() }).unwrap();
+            model.metas.get_mut(&i).unwrap().mode = mode;
+        }
+        Step::Chown(i, uid, gid) => {
+            let i = model.any(i);
+            fs.setattr(&ROOT, i, &SetAttributes { uid, gid, ..SetAttributes::default() }).unwrap();
+            let meta = model.metas.get_mut(&i).unwrap();
+            meta.owner = (uid.unwrap_or(meta.owner.0), gid.unwrap_or(meta.owner.1));
+            if meta.kind != FileKind::Directory {
+                // Also chown(-1, -1), which comes as an empty setattr.
+                let keeps_group = meta.mode & 0o010 == 0;
+                meta.mode &= if keeps_group { !0o4000 } else { !0o6000 };
+            }
+        }
+        Step::Utimens(i, atime, mtime) => {
+            let i = model.any(i);
+            if atime.is_none() && mtime.is_none() {
+                return;
+            }
+            let time = |t: Option<i64>| t.map(|secs| Time { secs, nanos: 999_999_999 });
+            let at = |t: Option<i64>| time(t).map(SetTime::At);
+            fs.setattr(&ROOT, i, &SetAttributes { atime: at(atime), mtime: at(mtime), ..SetAttributes::default() }).unwrap();
+            let times = &mut model.metas.get_mut(&i).unwrap().times;
+            *times = (time(atime).or(times.0), time(mtime).or(times.1));
+        }
+        Step::SetXattr(i, n, len, flags) => {
+            let (i, name) = (model.any(i), XATTRS[n]);
+            let xattrs = &mut model.metas.get_mut(&i).unwrap().xattrs;
+            let others: usize = xattrs.iter().filter(|(n, _)| **n != name).map(|(n, v)| n.len() + v.len()).sum();
+            let want = match (flags, xattrs.contains_key(name)) {
+                _ if len > 65536 => libc::E2BIG,
+                (libc::XATTR_CREATE, true) => libc::EEXIST,
+                (libc::XATTR_REPLACE, false) => libc::ENODATA,
+                _ if others + name.len() + len > 256 << 10 => libc::ENOSPC,
+                _ => 0,
+            };
+            assert_eq!(errno(&fs.setxattr(&ROOT, i, name, &vec![n as u8; len], flags)), want);
+            if want == 0 {
+                xattrs.insert(name, vec![n as u8; len]);
+            }
+        }
+        Step::RemoveXattr(i, n) => {
+            let (i, name) = (model.any(i), XATTRS[n]);
+            let was = model.metas.get_mut(&i).unwrap().xattrs.remove(name);
+            assert_eq!(errno(&fs.removexattr(&ROOT, i, name)), if was.is_some() { 0 } else { libc::ENODATA });
+        }
+        Step::OpenTruncate(f) => {
+            let Some(f) = model.file(f) else { return };
+            fs.open(&ROOT, f, OpenFlags { truncate: true }).unwrap();
+            fs.release(f);
+            model.bytes(f).clear();
+        }
+        Step::Allocate(f, offset, len, keep) => {
+            let Some(f) = model.file(f) else { return };
+            let got = fs.fallocate(&ROOT, f, offset, len, if keep { libc::FALLOC_FL_KEEP_SIZE } else { 0 });
+            assert_eq!(errno(&got), if len == 0 { libc::EINVAL } else { 0 });
+            if len > 0 {
+                let bytes = model.bytes(f);
+                let size = if keep { bytes.len() } else { bytes.len().max((offset + len) as usize) };
+                bytes.resize(size, 0);
             }
         }
     }
@@ -255,13 +461,29 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
 fn compare(fs: &Fs, model: &Model) {
     for (dir, entries) in &model.dirs {
         let mut got = BTreeMap::new();
-        fs.readdir(*dir, 2, |e| got.insert(e.name.to_vec(), e.ino).is_none()).unwrap();
+        fs.readdir(*dir, DirHandle::default(), 2, |e| got.insert(e.name.to_vec(), e.ino).is_none()).unwrap();
         let want: BTreeMap<Vec<u8>, Ino> = entries.iter().map(|(n, i)| (n.to_vec(), *i)).collect();
         assert_eq!(got, want, "directory {dir}");
         let below = entries.values().filter(|i| model.dirs.contains_key(i)).count();
         assert_eq!(fs.getattr(*dir).unwrap().nlink as usize, 2 + below, "directory {dir}");
     }
+    for (ino, meta) in &model.metas {
+        let stat = fs.getattr(*ino).unwrap();
+        assert_eq!((stat.kind, stat.attrs.mode, (stat.attrs.uid, stat.attrs.gid)), (meta.kind, meta.mode, meta.owner), "inode {ino}");
+        for (got, want) in [(stat.attrs.atime, meta.times.0), (stat.attrs.mtime, meta.times.1)] {
+            assert!(want.is_none_or(|want| want == got), "times of inode {ino}: {got:?} instead of {want:?}");
+        }
+        let names: Vec<u8> = fs.listxattr(&ROOT, *ino).unwrap();
+        assert_eq!(names.split(|b| *b == 0).filter(|n| !n.is_empty()).count(), meta.xattrs.len(), "attributes of inode {ino}");
+        for (name, value) in &meta.xattrs {
+            assert!(fs.getxattr(*ino, name).unwrap() == *value, "attribute of inode {ino}");
+        }
+    }
     for (ino, (bytes, nlink)) in &model.files {
+        if model.metas[ino].kind != FileKind::File {
+            assert_eq!(fs.getattr(*ino).unwrap().nlink, *nlink, "inode {ino}");
+            continue;
+        }
         let stat = fs.getattr(*ino).unwrap();
         assert_eq!((stat.size, stat.nlink), (bytes.len() as u64, *nlink), "file {ino}");
         assert!(fs.read(*ino, 0, u32::MAX).unwrap() == *bytes, "bytes of file {ino}");
@@ -274,13 +496,21 @@ fn compare(fs: &Fs, model: &Model) {
     }
 }
 
+fn histories() -> u32 {
+    std::env::var("IZE_TEST_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(96)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: histories(), max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_histories_agree_with_the_model_and_with_their_log(steps in proptest::collection::vec(step(), 1..120)) {
         let (fs, journal) = memory_fs().unwrap();
-        let mut model = Model { dirs: BTreeMap::from([(Ino::ROOT, BTreeMap::new())]), ..Model::default() };
+        let mut model = Model {
+            dirs: BTreeMap::from([(Ino::ROOT, BTreeMap::new())]),
+            metas: BTreeMap::from([(Ino::ROOT, Meta::new(FileKind::Directory, 0o755))]),
+            ..Model::default()
+        };
         for (i, step) in steps.iter().enumerate() {
             run(&fs, &mut model, step);
             if i % 16 == 0 {

@@ -249,14 +249,20 @@ fn setuid_goes_when_others_change_a_file() {
     chmod(0o6755);
     fs.write(&ROOT, ino, 0, b"x", false).unwrap();
     fs.setattr(&ROOT, ino, &size).unwrap();
-    fs.setattr(&ROOT, ino, &SetAttributes::default()).unwrap();
     assert!(!fs.open(&ROOT, ino, OpenFlags { truncate: true }).unwrap());
     assert_eq!(mode(), 0o6755, "root may");
     fs.write(&USER, ino, 0, b"x", true).unwrap();
     assert_eq!(mode(), 0o755);
     chmod(0o6745);
     fs.setattr(&USER, ino, &size).unwrap();
-    assert_eq!(mode(), 0o2745, "setgid without group execution is no privilege");
+    assert_eq!(mode(), 0o745, "setgid of a foreign group");
+    fs.setattr(&ROOT, ino, &SetAttributes { gid: Some(USER.gid), ..SetAttributes::default() }).unwrap();
+    chmod(0o6745);
+    fs.setattr(&USER, ino, &size).unwrap();
+    assert_eq!(mode(), 0o2745, "setgid of one's own group, where it may not execute");
+    chmod(0o6755);
+    fs.setattr(&ROOT, ino, &SetAttributes::default()).unwrap();
+    assert_eq!(mode(), 0o755, "chown(-1, -1), also by root");
     chmod(0o6755);
     assert!(fs.open(&USER, ino, OpenFlags { truncate: true }).unwrap());
     assert_eq!(mode(), 0o755);
@@ -266,6 +272,9 @@ fn setuid_goes_when_others_change_a_file() {
     chmod(0o6755);
     fs.setattr(&ROOT, ino, &SetAttributes { gid: Some(5), ..SetAttributes::default() }).unwrap();
     assert_eq!(mode(), 0o755, "chown, also by root");
+    let fifo = fs.mknod(&ROOT, Ino::ROOT, b"fifo", libc::S_IFIFO | 0o6711, 0).unwrap().ino;
+    fs.setattr(&ROOT, fifo, &SetAttributes { uid: Some(5), ..SetAttributes::default() }).unwrap();
+    assert_eq!(fs.getattr(fifo).unwrap().attrs.mode, 0o711, "chown takes them from everything but directories");
     let dir = fs.mkdir(&ROOT, Ino::ROOT, b"d", 0o2755).unwrap().ino;
     fs.setattr(&ROOT, dir, &SetAttributes { gid: Some(5), ..SetAttributes::default() }).unwrap();
     assert_eq!(fs.getattr(dir).unwrap().attrs.mode, 0o2755, "directories keep theirs");
@@ -301,7 +310,7 @@ fn listings_go_on_where_they_stopped_while_entries_come_and_go() {
     loop {
         let mut room = 7;
         let before = seen.len();
-        fs.readdir(Ino::ROOT, cookie, |entry| {
+        fs.readdir(Ino::ROOT, DirHandle::default(), cookie, |entry| {
             if room > 0 {
                 room -= 1;
                 cookie = entry.cookie;
@@ -328,6 +337,109 @@ fn listings_go_on_where_they_stopped_while_entries_come_and_go() {
     assert!(seen.iter().any(|n| n.starts_with(b"new")));
 }
 
+/// The next entry after `cookie`, as a reader with a small buffer gets it.
+fn next(fs: &Fs, handle: DirHandle, cookie: u64) -> Option<(String, u64)> {
+    let mut found = None;
+    fs.readdir(Ino::ROOT, handle, cookie, |entry| {
+        found.get_or_insert_with(|| (String::from_utf8(entry.name.to_vec()).unwrap(), entry.cookie));
+        false
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn a_reader_that_makes_or_renames_an_entry_for_each_that_it_reads_comes_to_an_end() {
+    let (fs, _) = new();
+    for name in [b"a", b"b", b"c"] {
+        file(&fs, name);
+    }
+    let handle = fs.opendir(Ino::ROOT).unwrap();
+    for change in [0, 1] {
+        let (mut cookie, mut seen) = (0, Vec::new());
+        while let Some((name, at)) = next(&fs, handle, cookie) {
+            cookie = at;
+            if !name.starts_with('.') {
+                let other = format!("{name}+").into_bytes();
+                if change == 0 {
+                    file(&fs, &other);
+                } else {
+                    fs.rename(&ROOT, (Ino::ROOT, name.as_bytes()), (Ino::ROOT, &other[..]), RenameFlags::default()).unwrap();
+                }
+                seen.push(name);
+            }
+            assert!(seen.len() <= 6, "the reader runs after its own entries: {seen:?}");
+        }
+        // The second round begins anew and meets what the first one made; the renames replace a+, b+ and c+.
+        assert_eq!(seen, if change == 0 { vec!["a", "b", "c"] } else { vec!["a", "b", "c", "a+", "b+", "c+"] });
+    }
+    fs.releasedir(Ino::ROOT, handle);
+}
+
+#[test]
+fn a_file_that_is_saved_anew_is_met_once_by_who_reads_meanwhile() {
+    let (fs, _) = new();
+    for name in [&b"first"[..], b"saved", b"other", b"moved", b"swapped"] {
+        file(&fs, name);
+    }
+    let cookie_of = |wanted: &str| {
+        let mut cookie = 0;
+        while let Some((name, at)) = next(&fs, DirHandle::default(), cookie) {
+            cookie = at;
+            if name == wanted {
+                return at;
+            }
+        }
+        0
+    };
+    let rename = |from: &[u8], to: &[u8], exchange| {
+        fs.rename(&ROOT, (Ino::ROOT, from), (Ino::ROOT, to), RenameFlags { exchange, ..RenameFlags::default() }).unwrap();
+    };
+    let (saved, moved, swapped) = (cookie_of("saved"), cookie_of("moved"), cookie_of("swapped"));
+    file(&fs, b"saved.tmp");
+    rename(b"saved.tmp", b"saved", false);
+    rename(b"moved", b"moved-away", false);
+    rename(b"first", b"swapped", true);
+    assert_eq!((cookie_of("saved"), cookie_of("moved-away"), cookie_of("swapped")), (saved, moved, swapped));
+    assert_eq!(cookie_of("saved.tmp"), 0);
+}
+
+#[test]
+fn capabilities_of_a_file_go_before_its_bytes_or_owner_change() {
+    const CAPS: &[u8] = b"security.capability";
+    let (fs, journal) = new();
+    let (f, g) = (file(&fs, b"f"), file(&fs, b"g"));
+    fs.write(&ROOT, g, 0, b"12345678", false).unwrap();
+    let change: [(&str, &dyn Fn()); 6] = [
+        ("write", &|| {
+            fs.write(&ROOT, f, 0, b"x", false).unwrap();
+        }),
+        ("truncate", &|| {
+            fs.setattr(&ROOT, f, &SetAttributes { size: Some(5), ..SetAttributes::default() }).unwrap();
+        }),
+        ("chown", &|| {
+            fs.setattr(&ROOT, f, &SetAttributes { uid: Some(7), ..SetAttributes::default() }).unwrap();
+        }),
+        ("fallocate", &|| fs.fallocate(&ROOT, f, 0, 100, 0).unwrap()),
+        ("clone", &|| {
+            fs.copy_range(&ROOT, (g, 0), (f, 0), 8).unwrap();
+        }),
+        ("truncate", &|| {
+            fs.open(&ROOT, f, OpenFlags { truncate: true }).unwrap();
+        }),
+    ];
+    for (kind, change) in change {
+        fs.setxattr(&ROOT, f, CAPS, b"some", 0).unwrap();
+        change();
+        assert_eq!(fs.getxattr(f, CAPS).unwrap_err(), FsError::NoAttribute, "{kind}");
+        assert!(journal.kinds().ends_with(&["removexattr", kind]), "first they go, then it happens: {:?}", journal.kinds());
+    }
+    // Neither the mode nor a time makes the program another one.
+    fs.setxattr(&ROOT, f, CAPS, b"some", 0).unwrap();
+    fs.setattr(&ROOT, f, &SetAttributes { mode: Some(0o755), mtime: Some(SetTime::Now), ..SetAttributes::default() }).unwrap();
+    assert_eq!(fs.getxattr(f, CAPS).unwrap(), b"some");
+}
+
 #[test]
 fn readdirplus_holds_what_was_taken_and_nothing_else() {
     let (fs, _) = new();
@@ -336,7 +448,7 @@ fn readdirplus_holds_what_was_taken_and_nothing_else() {
         fs.release(ino);
         fs.forget(ino, 1);
     }
-    fs.readdirplus(Ino::ROOT, 0, |entry, stat| {
+    fs.readdirplus(Ino::ROOT, DirHandle::default(), 0, |entry, stat| {
         assert_eq!(entry.ino, stat.ino);
         entry.ino != b
     })

@@ -18,6 +18,7 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::MountOptions;
 use super::sync_queue::{SyncQueue, Waiting};
 use crate::fs::journal::Caller;
 use crate::fs::{self, Fs, FsError, FsResult, Notify, SetAttributes, SetTime};
@@ -38,11 +39,24 @@ const BLOCK: u32 = 4096;
 pub(super) struct Adapter {
     fs: Arc<Fs>,
     syncs: SyncQueue,
+    /// The mount was made with `sync`: every change is durable before it is answered. The kernel sees to writes only.
+    sync: bool,
+    /// The same for names, with `sync` or `dirsync`.
+    dir_sync: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>) -> std::io::Result<Self> {
-        Ok(Adapter { syncs: SyncQueue::start(Arc::clone(&fs))?, fs })
+    pub(super) fn new(fs: Arc<Fs>, options: &MountOptions) -> std::io::Result<Self> {
+        let (sync, dir_sync) = (options.sync, options.sync || options.dir_sync);
+        Ok(Adapter { syncs: SyncQueue::start(Arc::clone(&fs))?, fs, sync, dir_sync })
+    }
+
+    /// Sends the answer: at once, or with `durable` when what was done is on the disk.
+    fn answer<T: Send + 'static>(&self, durable: bool, result: Result<T, Errno>, send: impl FnOnce(Result<T, Errno>) + Send + 'static) {
+        match result {
+            Ok(done) if durable => self.syncs.push(Waiting::Durable(Box::new(move |synced| send(synced.map(|()| done))))),
+            other => send(other),
+        }
     }
 
     /// Runs one request. A panic in it stops the file system and is answered with EIO, instead of ending a session thread unseen.
@@ -247,10 +261,11 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = SetAttributes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
-        match self.run("setattr", |fs| fs.setattr(&caller(request), ino(number), &set)) {
+        let done = self.run("setattr", |fs| fs.setattr(&caller(request), ino(number), &set));
+        self.answer(self.sync, done, |done| match done {
             Ok(stat) => reply.attr(&TTL, &attr(&stat)),
             Err(e) => reply.error(e),
-        }
+        });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
@@ -262,24 +277,34 @@ impl Filesystem for Adapter {
 
     // The kernel applies the umask itself (no FUSE_DONT_MASK).
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
-        send_entry(reply, self.run("mknod", |fs| fs.mknod(&caller(request), ino(parent), name.as_bytes(), mode, rdev)));
+        self.answer(self.dir_sync, self.run("mknod", |fs| fs.mknod(&caller(request), ino(parent), name.as_bytes(), mode, rdev)), |done| {
+            send_entry(reply, done)
+        });
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        send_entry(reply, self.run("mkdir", |fs| fs.mkdir(&caller(request), ino(parent), name.as_bytes(), mode)));
+        self.answer(self.dir_sync, self.run("mkdir", |fs| fs.mkdir(&caller(request), ino(parent), name.as_bytes(), mode)), |done| {
+            send_entry(reply, done)
+        });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        send_empty(reply, self.run("unlink", |fs| fs.unlink(&caller(request), ino(parent), name.as_bytes())));
+        self.answer(self.dir_sync, self.run("unlink", |fs| fs.unlink(&caller(request), ino(parent), name.as_bytes())), |done| {
+            send_empty(reply, done)
+        });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        send_empty(reply, self.run("rmdir", |fs| fs.rmdir(&caller(request), ino(parent), name.as_bytes())));
+        self.answer(self.dir_sync, self.run("rmdir", |fs| fs.rmdir(&caller(request), ino(parent), name.as_bytes())), |done| {
+            send_empty(reply, done)
+        });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        send_entry(reply, self.run("symlink", |fs| fs.symlink(&caller(request), ino(parent), name.as_bytes(), target)));
+        self.answer(self.dir_sync, self.run("symlink", |fs| fs.symlink(&caller(request), ino(parent), name.as_bytes(), target)), |done| {
+            send_entry(reply, done)
+        });
     }
 
     fn rename(
@@ -293,11 +318,19 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((ino(parent), name.as_bytes()), (ino(new_parent), new_name.as_bytes()));
-        send_empty(reply, self.run("rename", |fs| fs.rename(&caller(request), from, to, fs::RenameFlags::from_bits(flags.bits())?)));
+        self.answer(
+            self.dir_sync,
+            self.run("rename", |fs| fs.rename(&caller(request), from, to, fs::RenameFlags::from_bits(flags.bits())?)),
+            |done| send_empty(reply, done),
+        );
     }
 
     fn link(&self, request: &Request, number: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
-        send_entry(reply, self.run("link", |fs| fs.link(&caller(request), ino(number), ino(new_parent), new_name.as_bytes())));
+        self.answer(
+            self.dir_sync,
+            self.run("link", |fs| fs.link(&caller(request), ino(number), ino(new_parent), new_name.as_bytes())),
+            |done| send_entry(reply, done),
+        );
     }
 
     // ENOSYS once: the kernel then opens files by itself, with the permissions that it knows and all pages kept, and sends neither OPEN nor
@@ -366,14 +399,14 @@ impl Filesystem for Adapter {
     // another one's unlink has moved things.
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.run("opendir", |fs| fs.opendir(ino(number))) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
 
-    fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.run("readdir", |fs| {
-            fs.readdir(ino(number), offset, |entry| {
+            fs.readdir(ino(number), fs::DirHandle(handle.0), offset, |entry| {
                 !reply.add(INodeNo(entry.ino.0), entry.cookie, file_type(entry.kind), OsStr::from_bytes(&entry.name))
             })
         });
@@ -383,9 +416,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(&self, _: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let listed = self.run("readdirplus", |fs| {
-            fs.readdirplus(ino(number), offset, |entry, stat| {
+            fs.readdirplus(ino(number), fs::DirHandle(handle.0), offset, |entry, stat| {
                 !reply.add(INodeNo(entry.ino.0), entry.cookie, OsStr::from_bytes(&entry.name), &TTL, &attr(stat), GENERATION)
             })
         });
@@ -395,11 +428,11 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn releasedir(&self, _: &Request, number: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(&self, _: &Request, number: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         send_empty(
             reply,
             self.run("releasedir", |fs| {
-                fs.release(ino(number));
+                fs.releasedir(ino(number), fs::DirHandle(handle.0));
                 Ok(())
             }),
         );
@@ -423,7 +456,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(&self, request: &Request, number: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         let done = self.run("setxattr", |fs| fs.setxattr(&caller(request), ino(number), name.as_bytes(), value, flags));
-        send_empty(reply, done);
+        self.answer(self.sync, done, |done| send_empty(reply, done));
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -435,7 +468,9 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        send_empty(reply, self.run("removexattr", |fs| fs.removexattr(&caller(request), ino(number), name.as_bytes())));
+        self.answer(self.sync, self.run("removexattr", |fs| fs.removexattr(&caller(request), ino(number), name.as_bytes())), |done| {
+            send_empty(reply, done)
+        });
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
@@ -444,16 +479,16 @@ impl Filesystem for Adapter {
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
         let exclusive = flags & libc::O_EXCL != 0;
-        let created = self.run("create", |fs| {
+        let done = self.run("create", |fs| {
             let stat = fs.create(&caller(request), ino(parent), name.as_bytes(), mode, exclusive)?;
             // As in `open`: that it is open is not counted.
             fs.release(stat.ino);
             Ok(stat)
         });
-        match created {
+        self.answer(self.dir_sync, done, |done| match done {
             Ok(stat) => reply.created(&TTL, &attr(&stat), GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(e),
-        }
+        });
     }
 
     // Many programs ask every file whether it is a terminal; fuser's own answer would write a line to the log each time.
@@ -467,7 +502,9 @@ impl Filesystem for Adapter {
     }
 
     fn fallocate(&self, request: &Request, number: INodeNo, _: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
-        send_empty(reply, self.run("fallocate", |fs| fs.fallocate(&caller(request), ino(number), offset, length, mode)));
+        self.answer(self.sync, self.run("fallocate", |fs| fs.fallocate(&caller(request), ino(number), offset, length, mode)), |done| {
+            send_empty(reply, done)
+        });
     }
 
     fn lseek(&self, _: &Request, number: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -496,10 +533,10 @@ impl Filesystem for Adapter {
             }
             fs.copy_range(&caller(request), (ino(ino_in), offset_in), (ino(ino_out), offset_out), len)
         });
-        match copied {
+        self.answer(self.sync, copied, |copied| match copied {
             Ok(len) => reply.written(len),
             Err(e) => reply.error(e),
-        }
+        });
     }
 }
 

@@ -233,7 +233,7 @@ impl Mounted {
     pub fn start(fs: Arc<Fs>, name: &str, mountpoint: &Path, options: &MountOptions) -> Result<Self> {
         let shown = mountpoint.display().to_string();
         let at = absolute(mountpoint).doing(|| format!("cannot find {shown}"))?;
-        let adapter = Adapter::new(Arc::clone(&fs)).doing(|| "cannot start the sync thread".to_owned())?;
+        let adapter = Adapter::new(Arc::clone(&fs), options).doing(|| "cannot start the sync thread".to_owned())?;
         let device = mount(name, &at, options)?;
         let mut config = fuser::Config::default();
         config.n_threads = Some(THREADS);

@@ -15,6 +15,8 @@ pub(super) enum Waiting {
     Fsync(ReplyEmpty),
     /// A write to a file opened with O_SYNC or O_DSYNC, of so many bytes.
     Write(ReplyWrite, u32),
+    /// Anything else that is answered only when it is durable.
+    Durable(Box<dyn FnOnce(Result<(), Errno>) + Send>),
 }
 
 /// The queue and its thread, which ends with it.
@@ -72,5 +74,6 @@ fn answer(waiting: Waiting, result: &FsResult) {
         (Waiting::Fsync(reply), Err(e)) => reply.error(errno(e)),
         (Waiting::Write(reply, len), Ok(())) => reply.written(len),
         (Waiting::Write(reply, _), Err(e)) => reply.error(errno(e)),
+        (Waiting::Durable(answer), result) => answer(result.as_ref().map(|()| ()).map_err(errno)),
     }
 }

@@ -273,18 +273,27 @@ impl Tree {
     }
 
     fn enter(&mut self, lsn: Lsn, t: Time, dir: Ino, name: &[u8], ino: Ino, kind: FileKind) -> Done {
+        self.enter_at(lsn, t, (dir, name), ino, kind, None)
+    }
+
+    /// The same at an offset for readdir that was given up just before.
+    fn enter_at(&mut self, lsn: Lsn, t: Time, (dir, name): (Ino, &[u8]), ino: Ino, kind: FileKind, cookie: Option<u64>) -> Done {
         let body = self.entries(lsn, t, dir)?;
         if body.get(name).is_some() {
             return Err(Wrong::Misfit(format!("the name `{}` is taken", name.escape_ascii())));
         }
-        body.insert(name.into(), ino, kind);
+        match cookie {
+            Some(cookie) => body.insert_at(name.into(), ino, kind, cookie),
+            None => body.insert(name.into(), ino, kind),
+        }
         Ok(())
     }
 
-    fn leave(&mut self, lsn: Lsn, t: Time, dir: Ino, name: &[u8], ino: Ino) -> Done {
+    /// Takes a name out of its directory; gives the offset for readdir that it had.
+    fn leave(&mut self, lsn: Lsn, t: Time, dir: Ino, name: &[u8], ino: Ino) -> Done<u64> {
         let body = self.entries(lsn, t, dir)?;
         match body.remove(name) {
-            Some(child) if child.ino == ino => Ok(()),
+            Some(child) if child.ino == ino => Ok(child.cookie),
             Some(child) => Err(Wrong::Misfit(format!("the name `{}` is inode {}, not {ino}", name.escape_ascii(), child.ino))),
             None => Err(Wrong::Misfit(format!("there is no name `{}` in inode {dir}", name.escape_ascii()))),
         }
@@ -363,16 +372,17 @@ impl Tree {
                 }
             }
             RenameMode::Free | RenameMode::Replace(_) => {
-                self.leave(lsn, t, op.dir, &op.name, op.ino)?;
+                let left = self.leave(lsn, t, op.dir, &op.name, op.ino)?;
+                let mut cookie = (op.dir == op.to_dir).then_some(left);
                 if let RenameMode::Replace(old) = op.mode {
-                    self.leave(lsn, t, op.to_dir, &op.to_name, old)?;
+                    cookie = Some(self.leave(lsn, t, op.to_dir, &op.to_name, old)?);
                     if self.inode(old)?.kind == FileKind::Directory {
                         self.remove_dir(lsn, t, op.to_dir, old)?;
                     } else {
                         self.lose_name(lsn, t, old, op.to_dir, &op.to_name)?;
                     }
                 }
-                self.enter(lsn, t, op.to_dir, &op.to_name, op.ino, kind)?;
+                self.enter_at(lsn, t, (op.to_dir, &op.to_name), op.ino, kind, cookie)?;
                 self.move_name(lsn, t, op.ino, (op.dir, &op.name), (op.to_dir, &op.to_name))?;
                 if kind == FileKind::Directory && op.dir != op.to_dir {
                     self.count_subdirs(lsn, op.dir, -1)?;

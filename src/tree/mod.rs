@@ -134,7 +134,9 @@ pub struct Child {
     pub ino: Ino,
     /// What it is.
     pub kind: FileKind,
-    /// Offset for readdir: grows with every insertion, never reused while the directory is loaded. Starts at 3 (1 is `.`, 2 is `..`).
+    /// Offset for readdir: grows with every insertion, never reused while the directory is loaded. Starts at 3 (1 is `.`, 2 is `..`). A
+    /// rename inside the directory keeps it, and what is renamed over another name takes that one's, so that nobody who reads meanwhile
+    /// meets an entry twice.
     pub cookie: u64,
 }
 
@@ -155,6 +157,11 @@ impl DirBody {
         self.next_cookie = self.next_cookie.max(3);
         let cookie = self.next_cookie;
         self.next_cookie += 1;
+        self.insert_at(name, ino, kind, cookie);
+    }
+
+    /// The same at an offset that an entry had before.
+    fn insert_at(&mut self, name: Arc<[u8]>, ino: Ino, kind: FileKind, cookie: u64) {
         self.by_cookie.insert(cookie, Arc::clone(&name));
         if let Some(old) = self.entries.insert(name, Child { ino, kind, cookie }) {
             self.by_cookie.remove(&old.cookie);
@@ -184,6 +191,12 @@ impl DirBody {
     fn heap_bytes(&self) -> usize {
         let per_entry = (size_of::<(Arc<[u8]>, Child)>() + size_of::<(u64, Arc<[u8]>)>()) * 4 / 3 + 16;
         self.entries.keys().map(|name| per_entry + name.len()).sum()
+    }
+
+    /// The offset above those of all entries so far.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.next_cookie.max(3)
     }
 
     /// The entry of that name.
