@@ -238,7 +238,7 @@ fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
                     message: c.message.unwrap_or_default(),
                 }],
             }),
-            Request::Unmount => {
+            Request::Unmount(_) => {
                 lock.lock().unwrap().take().unwrap().release_clean().unwrap();
                 Response::ok(())
             }

@@ -144,8 +144,8 @@ fn a_mount_shows_its_project_and_type() {
     let line = table.lines().find(|l| l.contains(m.dir.to_str().unwrap())).unwrap();
     assert!(line.starts_with("ize:test ") && line.contains(" fuse.ize ") && line.contains("default_permissions"), "{line}");
     assert!(line.contains("nosuid") && line.contains("nodev"), "{line}");
-    let entry = ize::fuse::mounts().unwrap().into_iter().find(|e| e.mountpoint == m.dir).unwrap();
-    assert_eq!(entry.name, "test");
+    let mounts = ize::project::mounts::Mounts::load().unwrap();
+    assert_eq!(mounts.at(&m.dir).unwrap().project_name().unwrap(), "test");
     let store = tempfile::tempdir().unwrap();
     let again = ize::fuse::prepare(&m.dir, store.path(), false).unwrap_err();
     assert_eq!(again.class, ize::error::Class::Busy);

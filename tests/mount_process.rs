@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ize::fuse::{is_stale, prepare, unmount};
+use ize::fuse::{prepare, unmount};
+use ize::project::mounts::{Mounts, is_stale};
 
 struct Daemon {
     child: Child,
@@ -62,7 +63,7 @@ impl Drop for Daemon {
 }
 
 fn is_mounted(dir: &Path) -> bool {
-    ize::fuse::mounts().unwrap().iter().any(|m| m.mountpoint == dir)
+    Mounts::load().unwrap().ize().any(|m| m.point == dir)
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub enum Request {
     /// End the version that is being gathered and commit it: answers a [`CommitReport`].
     Commit(CommitRequest),
     /// Make everything durable and unmount; answers when that is done.
-    Unmount,
+    Unmount(UnmountRequest),
     /// Bring paths back: answers one [`RestoreReport`].
     Restore(RestoreRequest),
     /// Drop old segments: answers a [`PruneReport`].
@@ -52,6 +52,14 @@ pub struct CommitRequest {
     /// What the person says about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// Payload of [`Request::Unmount`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmountRequest {
+    /// Take the name away although something is open.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// A moment of a project's history, as a person names it (`cli::when` reads it); the engine finds the state.

@@ -268,8 +268,8 @@ impl Core {
     }
 }
 
-/// Applies the records after `tree.applied()` up to `to`. `each` is told the length of every operation's body and its clamped time before
-/// it is applied, and may stop by saying no.
+/// Applies the records after `tree.applied()` up to `to`. `each` is told every operation and the length of its body before it is applied, and
+/// may stop by saying no.
 ///
 /// # Errors
 /// Damage, I/O errors, operations that do not fit.
@@ -279,12 +279,12 @@ pub(crate) fn apply_log(
     store: StoreId,
     tree: &mut Tree,
     to: Lsn,
-    each: &mut dyn FnMut(Lsn, usize, Time) -> bool,
+    each: &mut dyn FnMut(Lsn, usize, &crate::op::Entry) -> bool,
 ) -> Result<()> {
     let from = tree.applied().next();
     for_each_item(storage, layout, store, (from, to), &mut |item| {
         if let Item::Operation { lsn, entry, body, payload } = item {
-            if !each(lsn, body, entry.stamp.clamped()) {
+            if !each(lsn, body, &entry) {
                 return Ok(ControlFlow::Break(()));
             }
             tree.apply(lsn, &entry, payload)?;

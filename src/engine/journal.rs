@@ -102,14 +102,19 @@ impl Journal for LogJournal {
     }
 
     fn space(&self) -> Space {
-        rustix::fs::statvfs(&self.dir).map_or_else(
-            |_| Space::default(),
-            |s| Space {
-                total: s.f_blocks * s.f_frsize,
-                free: s.f_bfree * s.f_frsize,
-                available: s.f_bavail * s.f_frsize,
-                inodes_free: s.f_favail,
-            },
-        )
+        space_of(&self.dir)
     }
+}
+
+/// Space of the disk that holds `dir`; zero where it cannot be asked.
+pub(super) fn space_of(dir: &std::path::Path) -> Space {
+    rustix::fs::statvfs(dir).map_or_else(
+        |_| Space::default(),
+        |s| Space {
+            total: s.f_blocks * s.f_frsize,
+            free: s.f_bfree * s.f_frsize,
+            available: s.f_bavail * s.f_frsize,
+            inodes_free: s.f_favail,
+        },
+    )
 }

@@ -11,6 +11,7 @@ mod journal;
 pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
+pub mod read_only;
 mod replay;
 pub mod restore;
 pub mod serve;
@@ -86,8 +87,10 @@ impl Engine {
     /// Takes the project's lock, recovers what a crash left, starts the threads.
     ///
     /// # Errors
-    /// `Busy` (with the holder's pid) when another process has the project open; what recovery says.
+    /// `Busy` (with the holder's pid) when another process has the project open; `Refused` for features that this ize does not know; what
+    /// recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
+        project.identity.check(crate::project::identity::Access::Write)?;
         crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
         let (mut lock, previous) = Lock::acquire(&project.layout)?;
         let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {

@@ -48,6 +48,10 @@ pub trait Notify: Send + Sync {
     fn inval_attributes(&self, ino: Ino);
     /// What the name means is no longer what the kernel was told (also that nothing was there).
     fn inval_entry(&self, dir: Ino, name: &[u8]);
+    /// How often it was told so far, where that is counted.
+    fn sent(&self) -> u64 {
+        0
+    }
 }
 
 /// How the kernel holds an inode: while either is above 0, an inode without a name stays.

@@ -167,6 +167,9 @@ pub struct MountArgs {
     /// Mount over a directory that is not empty, hiding what is in it
     #[arg(long)]
     pub over: bool,
+    /// Change nothing, in the mount and in the store: no recovery, what is sound is shown (the same as -o ro)
+    #[arg(long)]
+    pub read_only: bool,
 }
 
 /// `ize unmount`.
@@ -176,6 +179,12 @@ pub struct UnmountArgs {
     /// The project or its mount point [default: the mount of the current directory]
     #[arg(value_name = "NAME|MOUNTPOINT")]
     pub word: Option<OsString>,
+    /// While it is in use, try again for so long, e.g. 30s
+    #[arg(long, value_name = "TIME", value_parser = crate::project::units::duration)]
+    pub wait: Option<std::time::Duration>,
+    /// Take the name away now, although something is open; that is served until it is closed
+    #[arg(long)]
+    pub lazy: bool,
 }
 
 /// `ize sync`.
