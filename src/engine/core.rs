@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::group::GroupLimits;
 use super::journal::LogJournal;
+use super::meter::{self, Meter};
 use super::replay::Replayer;
 use crate::blobs::{self, Blobs};
 use crate::error::{Class, Error, Result};
@@ -47,7 +48,7 @@ pub struct CoreOptions {
 }
 
 /// What recovery found and did, for people and for `meta/last-recovery.json`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
     /// True when the last writer had closed the store in order.
     pub clean: bool,
@@ -86,6 +87,8 @@ pub struct Core {
     pub fs: Arc<Fs>,
     /// What recovery did.
     pub recovery: Recovery,
+    /// What goes in and out.
+    pub(super) meter: Arc<Meter>,
     /// Replay A; one at a time, and never beside a sweep or a prune.
     replayer: Mutex<Replayer>,
     /// Version log and checkpoint as they are on disk.
@@ -162,16 +165,27 @@ impl Core {
         });
         recovery.findings = report.findings.iter().map(|f| f.to_error().to_string()).collect();
         recovery.findings.extend(blobs_report.findings.iter().map(ToString::to_string));
-        apply_log(&*storage, &layout, store, &mut tree, Lsn(u64::MAX), &mut |_, body, _| {
+        let mut pending = (0, 0);
+        apply_log(&*storage, &layout, store, &mut tree, Lsn(u64::MAX), &mut |_, body, entry| {
             recovery.operations += 1;
             recovery.bytes += body as u64;
+            if let Some(bytes) = meter::size_of(&entry.op) {
+                pending = (pending.0 + 1, pending.1 + bytes);
+            }
             true
         })?;
+        let meter = Arc::new(Meter::new((checkpoint.operations, checkpoint.bytes), pending));
 
         tree.load_orphans()?;
         let orphans = tree.orphans();
-        let journal =
-            Arc::new(LogJournal::new(Arc::clone(&log), Arc::clone(&blobs), layout.dir().to_owned(), tree.clock(), options.command_lines));
+        let journal = Arc::new(LogJournal::new(
+            Arc::clone(&log),
+            Arc::clone(&blobs),
+            layout.dir().to_owned(),
+            tree.clock(),
+            options.command_lines,
+            Arc::clone(&meter),
+        ));
         // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
         let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
         let project = std::os::unix::ffi::OsStrExt::as_bytes(layout.dir().as_os_str()).to_vec();
@@ -193,7 +207,7 @@ impl Core {
         recovery.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let replayer = Mutex::new(Replayer::new(options.limits));
         let history = Mutex::new(History { versions, checkpoint });
-        Ok(Core { storage, layout, store, log, blobs, fs, recovery, replayer, history })
+        Ok(Core { storage, layout, store, log, blobs, fs, recovery, meter, replayer, history })
     }
 
     /// Version log and checkpoint.

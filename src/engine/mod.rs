@@ -7,6 +7,7 @@ pub mod core;
 mod feeder;
 pub mod group;
 mod journal;
+mod meter;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;
@@ -161,9 +162,11 @@ impl Engine {
         let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
         threads.push(thread("ize-replay", move || {
             while !bell.sleep(REPLAY_TICK) {
+                let begun = Instant::now();
                 let work = || core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
                 let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
                     .unwrap_or_else(|_| Err(Error::new(Class::Failed, "replay panicked; the daemon's log says where")));
+                core.meter.worked(begun.elapsed());
                 if matches!(made, Ok(n) if n > 0) {
                     feeder.wake();
                 }

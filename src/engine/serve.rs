@@ -27,8 +27,7 @@ pub(super) struct Mounted {
 impl Engine {
     /// Says where it is mounted and how that ends.
     pub fn set_mounted(&self, point: &Path, unmount: Unmount) {
-        *self.mounted.lock().unwrap_or_else(PoisonError::into_inner) =
-            Mounted { point: Some(point.to_owned()), unmount: Some(unmount) };
+        *self.mounted.lock().unwrap_or_else(PoisonError::into_inner) = Mounted { point: Some(point.to_owned()), unmount: Some(unmount) };
     }
 
     /// Answers one request of user `uid`.

@@ -34,7 +34,11 @@ enum Said {
         #[serde(flatten)]
         report: Report,
     },
-    Failed { class: String, message: String, hint: Option<String> },
+    Failed {
+        class: String,
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 /// What a daemon has to say when its mount answers.

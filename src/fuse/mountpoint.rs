@@ -54,8 +54,9 @@ pub fn prepare(mountpoint: &Path, store: &Path, over: bool) -> Result<PathBuf> {
     let mounted = Mounts::load()?;
     if let Some(mount) = mounted.at(&at).filter(|m| m.is_ize()) {
         let name = mount.project_name().unwrap_or(&mount.source).to_string_lossy();
-        return Err(Error::new(Class::Busy, format!("project {name} is already mounted on {shown}"))
-            .hint(format!("`ize unmount {shown}` first")));
+        return Err(
+            Error::new(Class::Busy, format!("project {name} is already mounted on {shown}")).hint(format!("`ize unmount {shown}` first"))
+        );
     }
     mounts::refuse_store_on_ize(&store)?;
     check_apart(&at, &store, &mounted)?;

@@ -140,7 +140,8 @@ impl MountOptions {
     /// # Errors
     /// [`Class::Refused`] for `remount`.
     pub fn parse_sloppily(list: &str) -> Result<Self> {
-        let known: Vec<&str> = list.split(',').filter(|w| MountOptions::default().set(w).map_or_else(|e| e.class != Class::Usage, |()| true)).collect();
+        let known: Vec<&str> =
+            list.split(',').filter(|w| MountOptions::default().set(w).map_or_else(|e| e.class != Class::Usage, |()| true)).collect();
         Self::parse(known)
     }
 

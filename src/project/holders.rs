@@ -73,7 +73,8 @@ fn process(mount: &Mount, pid: u32, dir: &Path, found: &mut BTreeSet<Holder>) {
 
 /// Is what the link in /proc leads to on the mount? By the device, from what the kernel has in memory.
 fn is_on(mount: &Mount, link: &Path) -> bool {
-    let seen = statx(CWD, link, AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32 | libc::AT_NO_AUTOMOUNT as u32), StatxFlags::empty());
+    let seen =
+        statx(CWD, link, AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32 | libc::AT_NO_AUTOMOUNT as u32), StatxFlags::empty());
     seen.is_ok_and(|s| (s.stx_dev_major, s.stx_dev_minor) == mount.device)
 }
 

@@ -11,6 +11,7 @@ pub use registry::Project;
 pub mod atomic;
 pub mod base64;
 pub mod config;
+pub mod config_edit;
 pub mod holders;
 pub mod identity;
 pub mod layout;

@@ -200,7 +200,9 @@ pub fn take_away(point: &Path, lazy: bool) -> io::Result<()> {
         other => return other.map_err(Into::into),
     }
     let output = match Command::new("fusermount3").args([if lazy { "-uz" } else { "-u" }, "--"]).arg(point).stdin(Stdio::null()).output() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(io::Error::new(e.kind(), "fusermount3 (package fuse3) is not installed")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(io::Error::new(e.kind(), "fusermount3 (package fuse3) is not installed"));
+        }
         other => other?,
     };
     if output.status.success() {
@@ -236,11 +238,10 @@ pub fn refuse_store_on_ize(store: &Path) -> Result<()> {
     let full = std::fs::canonicalize(there).doing(|| format!("cannot find {}", there.display()))?;
     match Mounts::load()?.ize_of(&full) {
         None => Ok(()),
-        Some(mount) => Err(Error::new(
-            Class::Refused,
-            format!("the store {} is on a mount of ize itself, {}", store.display(), mount.point.display()),
-        )
-        .hint("choose a central directory (--central-dir, IZE_CENTRAL_DIR) on a disk")),
+        Some(mount) => {
+            Err(Error::new(Class::Refused, format!("the store {} is on a mount of ize itself, {}", store.display(), mount.point.display()))
+                .hint("choose a central directory (--central-dir, IZE_CENTRAL_DIR) on a disk"))
+        }
     }
 }
 

@@ -93,6 +93,8 @@ impl Tree {
 
     /// Makes sure that the inode is in memory.
     pub(super) fn load_inode(&mut self, ino: Ino) -> Result<(), TreeError> {
+        self.cache.lookups += 1;
+        self.cache.misses += u64::from(!self.inodes.contains_key(&ino));
         // Directories that must be loaded, innermost first.
         let mut wanted = Vec::new();
         let mut at = ino;
@@ -131,6 +133,7 @@ impl Tree {
             Some(_) => return Err(TreeError::NotDirectory(dir)),
             None => return Err(TreeError::NoInode(dir)),
         };
+        self.cache.misses += 1;
         let entries = match &id {
             Some(id) => entries(&*self.blobs, id)?,
             None => Vec::new(),

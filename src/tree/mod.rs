@@ -261,6 +261,18 @@ pub struct Tree {
     next_ino: Ino,
     applied: Lsn,
     clock: Time,
+    cache: CacheCounts,
+}
+
+/// How the tree did as a cache of the committed state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Inodes asked for.
+    pub lookups: u64,
+    /// Inodes and directories that had to be read for it.
+    pub misses: u64,
+    /// Inodes let go.
+    pub evictions: u64,
 }
 
 /// Something that a file in memory names.
@@ -307,6 +319,7 @@ impl Tree {
             next_ino: Ino(next_ino.0.max(Ino::ROOT.0 + 1)),
             applied: lsn,
             clock,
+            cache: CacheCounts::default(),
         };
         tree.load_root()?;
         Ok(tree)
@@ -352,6 +365,12 @@ impl Tree {
     #[must_use]
     pub fn resident(&self) -> usize {
         self.inodes.len()
+    }
+
+    /// How it did as a cache so far.
+    #[must_use]
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.cache
     }
 
     /// Inodes without a name that still exist.

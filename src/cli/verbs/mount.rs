@@ -15,7 +15,7 @@ use crate::engine::read_only::ReadOnly;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::fuse::daemon::{self, Background, Report};
 use crate::fuse::{MountOptions, mount, prepare};
-use crate::project::{Project, lock, mounts, registry};
+use crate::project::{Project, lock, mounts, names, registry};
 
 /// How long requests that are being answered may take when the daemon ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -45,7 +45,13 @@ pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
     let project = match registry::find(&central, &word) {
         Err(e) if e.class == Class::NotFound && args.create && !options.read_only => {
             let name = word.to_str().ok_or_else(|| Error::new(Class::Usage, "a project's name is plain text"))?;
+            names::check(name)?;
             mounts::refuse_store_on_ize(central.dir())?;
+            registry::create_private_dirs(&central)?;
+            // First, so that a place where nothing can be mounted leaves no project behind.
+            if let Some(place) = &mountpoint {
+                prepare(place, central.dir(), args.over)?;
+            }
             let project = registry::init(&central, name)?;
             output::report(&format!("created project `{name}`"));
             project

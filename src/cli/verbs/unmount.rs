@@ -45,7 +45,9 @@ pub fn run(args: &UnmountArgs, session: &mut Session) -> Result<()> {
             let request = Request::Unmount(UnmountRequest { lazy: args.lazy });
             patiently(args, &project, session, || daemon.call::<Value>(&request).map(drop))?;
             if args.lazy && lock::held_by(&project.layout)?.is_some() {
-                output::report(&format!("detached `{name}`; everything in it is durable; its daemon ends when nothing in it is open any more"));
+                output::report(&format!(
+                    "detached `{name}`; everything in it is durable; its daemon ends when nothing in it is open any more"
+                ));
                 return Ok(());
             }
             wait_for_end(&project)?;
