@@ -43,8 +43,7 @@ pub fn translate(words: &[OsString]) -> Result<Asked> {
             plain.push(word);
             continue;
         };
-        let mut letters = flags.char_indices();
-        while let Some((at, flag)) = letters.next() {
+        for (at, flag) in flags.char_indices() {
             match flag {
                 's' => sloppy = true,
                 'f' => fake = true,

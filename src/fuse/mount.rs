@@ -280,7 +280,11 @@ fn mount_as_user(name: &str, at: &Path, options: &MountOptions) -> Result<OwnedF
     let output = child.wait_with_output().doing(mounting)?;
     drop(writable);
     match device {
-        Ok(Some(device)) => Ok(device),
+        Ok(Some(device)) => {
+            // E.g. that dev and suid are for root only.
+            String::from_utf8_lossy(&output.stderr).lines().for_each(|line| tracing::warn!("{line}"));
+            Ok(device)
+        }
         Ok(None) => {
             let said = OsStr::from_bytes(output.stderr.trim_ascii()).to_string_lossy().into_owned();
             let error = Error::new(Class::Refused, format!("{}: {said}", mounting()));

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cli::output;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::project::mounts::{self, Mounts};
 
@@ -16,7 +18,7 @@ const MADE_MODE: u32 = 0o555;
 /// Absolute, without symbolic links, also when the last component is a mount whose daemon is gone.
 pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let name = path.file_name().ok_or(e)?;
             Ok(fs::canonicalize(parent)?.join(name))
@@ -90,7 +92,7 @@ fn check_empty(at: &Path, shown: &str) -> Result<()> {
     let listing = || format!("cannot list {shown}");
     let mut names = Vec::new();
     for entry in fs::read_dir(at).doing(listing)? {
-        names.push(entry.doing(listing)?.file_name().to_string_lossy().into_owned());
+        names.push(output::name(entry.doing(listing)?.file_name().as_bytes()));
     }
     names.sort_unstable();
     if names.is_empty() {

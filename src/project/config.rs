@@ -434,7 +434,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             let short = c.rsplit('.').next().unwrap_or(c);
             (distance(word, c).min(distance(word, short)), c)
         })
-        .filter(|(d, c)| d * 3 <= c.chars().count().max(3))
+        // Of one letter nothing is left when it is another.
+        .filter(|(d, c)| d * 3 <= c.chars().count().max(3) && *d < c.chars().count())
         .min_by_key(|(d, _)| *d)
         .map(|(_, c)| c)
 }

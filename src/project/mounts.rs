@@ -80,7 +80,8 @@ impl Mount {
 /// never answered from memory.
 #[must_use]
 pub fn is_stale(point: &Path) -> bool {
-    matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN))
+    // A request that was on its way when the daemon died is aborted; from then on there is no connection.
+    matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// The mounts of this process, in the kernel's order.

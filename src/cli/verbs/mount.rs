@@ -56,8 +56,9 @@ pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
             output::report(&format!("created project `{name}`"));
             project
         }
-        Err(e) if e.class == Class::NotFound && e.hint.as_ref().is_none_or(|h| !h.starts_with("did you mean")) => {
-            return Err(e.hint("create it with `ize init`, or on the way with --create"));
+        Err(e) if e.class == Class::NotFound => {
+            let near = e.hint.clone().filter(|h| h.starts_with("did you mean")).map_or_else(String::new, |h| h + " Else ");
+            return Err(e.hint(format!("{near}create it with `ize init`, or on the way with --create")));
         }
         other => other?,
     };
@@ -150,9 +151,9 @@ impl Place<'_> {
                     waiting.failed(e);
                 }
             }
-            // The log is all that is left to say it to.
-            Err(e) => tracing::error!("{e}"),
-            Ok(()) => tracing::info!("`{}` is unmounted", self.project.identity.name),
+            // The log is all that is left to say it to; in the foreground the caller says it.
+            Err(e) if daemon::in_background() => tracing::error!("{e}"),
+            _ => {}
         }
         result
     }
@@ -184,6 +185,8 @@ impl Place<'_> {
         let remembered = remember(project, &at);
         let report = recovery_report(&engine.core().recovery);
         let served = mount::serve(Arc::clone(&engine.core().fs), &project.identity.name, &at, self.options, || self.ready(waiting, report));
+        // Said before the lock is let go: who waits for the end may look here then.
+        tracing::info!("`{}` is unmounted", project.identity.name);
         let closed = engine.close();
         server.stop(LAST_ANSWERS);
         if let Err(e) = remembered {
