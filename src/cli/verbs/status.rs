@@ -66,7 +66,10 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     if json {
         return out.json(report);
     }
-    let mut row = |key: &str, value: String| out.line(&format!("{:12} {value}", format!("{key}:")));
+    let mut row = |key: &str, value: String| {
+        let key = if key.is_empty() { String::new() } else { format!("{key}:") };
+        out.line(&format!("{key:12} {value}"))
+    };
     row("project", report.project.clone())?;
     row("directory", output::name(&report.dir.0))?;
     let mounted = match (&report.mountpoint, report.pid) {
