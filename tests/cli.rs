@@ -406,6 +406,14 @@ fn config_sets_gets_lists_and_unsets_each_layer() {
     assert!(row("group.idle")["place"].as_str().unwrap().ends_with("/meta/project.toml"));
     assert_eq!((&row("central-dir")["origin"], &row("central-dir")["place"]), (&"default".into(), &Value::Null));
     let shown = home.ize(&["config", "list", "--origin"]);
+    let row: Value = home
+        .ize(&["config", "list", "--json"])
+        .succeeds()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .find(|r: &Value| r["key"] == "group.idle")
+        .unwrap();
+    assert_eq!(row["origin"], "central");
     let line = shown.succeeds().lines().find(|l| l.starts_with("group.idle")).unwrap();
     assert!(line.contains("= 4s") && line.ends_with(".local/share/ize/config.toml"), "{line}");
     // Nothing else in the files was touched, and each is taken out by itself.
