@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::Engine;
 use super::core::{Item, for_each_item};
 use crate::control::message::{Cache, Horizon, PathBytes, StatusReport, UNCOMMITTED_MAX, Uncommitted};
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::ids::{Ino, Lsn, VersionSeq};
 use crate::op::Operation;
 use crate::project::Project;
@@ -87,14 +87,17 @@ impl Engine {
             Ok(ControlFlow::Continue(()))
         })?;
         let mut paths: HashMap<Vec<u8>, u64> = HashMap::new();
-        let mut writer = core.fs.locked();
-        for (touched, operations) in counts {
-            // What has no name any more concerns no path.
-            if let Some(path) = touched.path(writer.tree()) {
-                *paths.entry(path).or_default() += operations;
+        let counts: Vec<_> = counts.into_iter().collect();
+        // In pieces, so that nobody waits long for the tree.
+        for piece in counts.chunks(1000) {
+            let mut writer = core.fs.locked();
+            for (touched, operations) in piece {
+                // What has no name any more concerns no path.
+                if let Some(path) = touched.path(writer.tree()) {
+                    *paths.entry(path).or_default() += operations;
+                }
             }
         }
-        drop(writer);
         let mut all: Vec<_> = paths.into_iter().map(|(path, operations)| Uncommitted { path: PathBytes(path), operations }).collect();
         all.sort_by(|a, b| b.operations.cmp(&a.operations).then_with(|| a.path.cmp(&b.path)));
         let more = all.len().saturating_sub(UNCOMMITTED_MAX) as u64;
@@ -212,13 +215,20 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
     let storage = crate::storage::Disk;
     let checkpoint = store.checkpoint();
     let (mut pending, mut operations_since, mut appended) = (0, None, checkpoint.lsn);
-    let end = for_each_item(&storage, &project.layout, project.identity.id, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
+    let read = for_each_item(&storage, &project.layout, project.identity.id, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
         if let Item::Operation { lsn, entry, .. } = item {
+            appended = appended.max(lsn);
             operations_since.get_or_insert(Horizon { lsn, time: entry.stamp.clamped() });
             pending += u64::from(lsn > checkpoint.lsn && super::meter::size_of(&entry.op).is_some());
         }
         Ok(ControlFlow::Continue(()))
-    })?;
+    });
+    // A damaged log must not hide the rest.
+    let (end, last_error) = match read {
+        Ok(end) => (end, None),
+        Err(e) if e.class == Class::Damage => (Lsn::ZERO, Some(e.message)),
+        Err(e) => return Err(e),
+    };
     appended = appended.max(end);
     let log = log_usage(&storage, &project.layout.wal())?;
     let blobs = store.blobs().usage();
@@ -235,6 +245,7 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
         segments: log.0,
         wal_bytes: log.1,
         blob_bytes: blobs.pack_bytes,
+        last_error,
         operations_since,
         versions_since,
         restorable_since: older(operations_since, versions_since),

@@ -85,14 +85,17 @@ pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, log: Option<&Pa
 fn start_command(mut command: Command, log: Option<&Path>) -> Result<Report> {
     let (file, before) = match log {
         Some(log) => {
-            put_aside_if_large(log)?;
-            let opening = || format!("cannot open the daemon's log {}", log.display());
-            let file = open_log(log).doing(opening)?;
-            let before = file.metadata().doing(opening)?.len();
-            (file, before)
+            put_aside_if_large(log);
+            match open_log(log).and_then(|file| file.metadata().map(|m| (file, m.len()))) {
+                Ok(opened) => opened,
+                // A full disk, say: to mount is what makes room again.
+                Err(e) => {
+                    tracing::warn!("the daemon keeps no log: cannot open {}: {e}", log.display());
+                    (unnamed()?, 0)
+                }
+            }
         }
-        // A file without a name, so that the last words of one who dies can be read.
-        None => (tempfile::tempfile().doing(|| "cannot make a temporary file".to_owned())?, 0),
+        None => (unnamed()?, 0),
     };
     let errors = file.try_clone().doing(|| "cannot start the daemon".to_owned())?;
     command.env(MARK, log.map_or(OsStr::new(""), Path::as_os_str)).current_dir("/");
@@ -112,6 +115,13 @@ fn start_command(mut command: Command, log: Option<&Path>) -> Result<Report> {
                 .hint(format!("{place}`--foreground` shows more")))
         }
     }
+}
+
+/// A file without a name, so that the last words of one who dies can be read; where not even that can be made, nothing.
+fn unnamed() -> Result<File> {
+    tempfile::tempfile()
+        .or_else(|_| OpenOptions::new().read(true).write(true).open("/dev/null"))
+        .doing(|| "cannot start the daemon".to_owned())
 }
 
 /// What was written to the log since `from`, but no more than its end.
@@ -135,11 +145,12 @@ fn put_aside_path(log: &Path) -> PathBuf {
     name.into()
 }
 
-fn put_aside_if_large(log: &Path) -> Result<()> {
-    if std::fs::metadata(log).is_ok_and(|m| m.len() >= LOG_MAX) {
-        std::fs::rename(log, put_aside_path(log)).doing(|| format!("cannot put {} aside", log.display()))?;
+fn put_aside_if_large(log: &Path) {
+    if std::fs::metadata(log).is_ok_and(|m| m.len() >= LOG_MAX)
+        && let Err(e) = std::fs::rename(log, put_aside_path(log))
+    {
+        tracing::warn!("cannot put {} aside: {e}", log.display());
     }
-    Ok(())
 }
 
 /// True in a process that [`start`] made: what it says goes to a log that somebody reads later.

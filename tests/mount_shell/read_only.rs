@@ -124,6 +124,9 @@ fn of_a_damaged_log_it_shows_what_comes_before_the_damage_and_says_so() {
     assert_eq!(std::fs::read_to_string(home.mount.join("first")).unwrap(), "f");
     let shown = std::fs::read_dir(&home.mount).unwrap().count();
     assert!(shown > 2 && shown < n + 2, "{shown} of {n}");
+    let status = home.ok(&["status", "p"]);
+    assert!(status.contains("(read-only)") && status.contains("TROUBLE:"), "{status}");
+    assert!(home.ok(&["list"]).contains("(read-only)"));
     unmount(&home);
     assert_eq!(bytes(&home.central()), before);
 }

@@ -104,6 +104,30 @@ fn usage_cache_and_recovery_are_those_of_the_project() {
 }
 
 #[test]
+fn a_torn_tail_is_told_at_the_mount_and_kept() {
+    let home = Home::new();
+    quiet(&home);
+    sh(&home.mount, "echo 1 > a; echo 2 > b");
+    home.kill();
+    // The last record was being written when it died.
+    let mut segments: Vec<_> = std::fs::read_dir(home.project().join("wal")).unwrap().map(|e| e.unwrap().path()).collect();
+    segments.retain(|p| p.extension().is_some_and(|x| x == "seg"));
+    segments.sort();
+    let last = segments.last().unwrap();
+    let mut bytes = std::fs::read(last).unwrap();
+    let end = bytes.iter().rposition(|b| *b != 0).unwrap();
+    bytes[end - 4] ^= 1;
+    std::fs::write(last, bytes).unwrap();
+    let said = home.ize(&["mount", "p"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("recovered ") && said.err.contains(" operations (") && said.err.contains(" ms\n"), "{said:?}");
+    assert!(said.err.contains("warning: a torn tail was cut off and set aside: ") && said.err.contains("kept in "), "{said:?}");
+    let recovery = home.status()["recovery"].clone();
+    assert!(recovery["torn"].as_str().unwrap().contains(last.file_name().unwrap().to_str().unwrap()), "{recovery}");
+    assert!(home.ok(&["status", "p"]).contains("a torn tail was set aside"));
+}
+
+#[test]
 fn check_is_an_exit_code_and_prometheus_text_has_the_same_figures() {
     let home = Home::new();
     home.ok(&["init", "p"]);
