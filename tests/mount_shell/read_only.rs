@@ -38,6 +38,13 @@ fn read_only(home: &Home) -> String {
     said.err
 }
 
+/// Kills the daemon and takes its mount away, once the kernel knows that it is dead.
+fn kill(home: &Home) {
+    home.kill();
+    eventually("the mount is dead", || std::fs::read_dir(&home.mount).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN)));
+    sh(home.path(), "umount -l mnt");
+}
+
 fn unmount(home: &Home) {
     home.ok(&["unmount", "p"]);
     eventually("the daemon ends", || crate::support::daemons_of(home.path().to_str().unwrap()).is_empty());
@@ -51,8 +58,7 @@ fn after_a_kill_it_shows_everything_answered_recovers_nothing_and_writes_nothing
     home.ok(&["commit", "p"]);
     std::fs::write(home.mount.join("large"), vec![7; 300_000]).unwrap();
     sh(&home.mount, "mkdir d; echo x > d/f; rm small");
-    home.kill();
-    sh(home.path(), "umount -l mnt");
+    kill(&home);
     let before = bytes(&home.central());
     let said = read_only(&home);
     assert!(said.contains("read-only") && said.contains("nothing was recovered"), "{said}");
@@ -138,8 +144,7 @@ fn bytes_of_a_large_write_that_did_not_survive_end_what_is_shown_before_it() {
     std::fs::write(home.mount.join("before"), "b").unwrap();
     std::fs::write(home.mount.join("large"), vec![9; 200_000]).unwrap();
     std::fs::write(home.mount.join("after"), "a").unwrap();
-    home.kill();
-    sh(home.path(), "umount -l mnt");
+    kill(&home);
     // The packs lose what was in no sync: as after a power cut.
     for entry in std::fs::read_dir(home.project().join("blobs")).unwrap() {
         let path = entry.unwrap().path();
@@ -160,8 +165,8 @@ fn a_store_on_a_disk_that_cannot_be_written_can_be_looked_at() {
     let home = Home::new();
     home.mount();
     std::fs::write(home.mount.join("f"), "x").unwrap();
-    home.kill();
-    sh(home.path(), "umount -l mnt; mkdir -p view; mount --bind store view; mount -o remount,bind,ro view");
+    kill(&home);
+    sh(home.path(), "mkdir -p view; mount --bind store view; mount -o remount,bind,ro view");
     let mount = home.mount.to_str().unwrap();
     let run = |words: &[&str]| crate::support::said(home.command(words).env("IZE_CENTRAL_DIR", home.path().join("view")).output().unwrap());
     let refused = run(&["mount", "p", mount]);
