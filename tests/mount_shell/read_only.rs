@@ -30,7 +30,8 @@ fn bytes(dir: &Path) -> Files {
 #[track_caller]
 fn assert_same(before: &Files, after: &Files) {
     let changed: Vec<_> = before.keys().chain(after.keys()).filter(|p| before.get(*p) != after.get(*p)).collect();
-    assert!(changed.is_empty(), "changed: {changed:?}");
+    let log = changed.iter().find(|p| p.ends_with("daemon.log")).map(|p| std::fs::read_to_string(p).unwrap_or_default());
+    assert!(changed.is_empty(), "changed: {changed:?} {:?} {:?} {log:?}", before.get(changed[0]), after.get(changed[0]));
 }
 
 fn segments(home: &Home) -> Vec<PathBuf> {
@@ -128,6 +129,8 @@ fn of_a_damaged_log_it_shows_what_comes_before_the_damage_and_says_so() {
     for word in [hit.file_name().unwrap().to_str().unwrap(), "offset", "@", "hint: ", "ize wal repair", "--read-only"] {
         assert!(refused.err.contains(word), "{word}: {refused:?}");
     }
+    // The daemon that was refused has still to say so to its log.
+    eventually("the daemon ends", || crate::support::daemons_of(home.path().to_str().unwrap()).is_empty());
     let before = bytes(&home.central());
     let said = read_only(&home);
     assert!(

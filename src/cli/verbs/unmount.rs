@@ -20,7 +20,9 @@ use crate::project::registry::Project;
 
 /// How long the daemon may take from its answer to its end: it makes the last version and waits for Pijul while that gets on.
 const END_WITHIN: Duration = Duration::from_secs(300);
-/// With `--wait`, how often it is tried.
+/// Who only looks (`ize list`, a file manager) holds a mount for an instant: so long it is tried again in any case.
+const FLEETING: Duration = Duration::from_millis(500);
+/// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Most lines of the table of those who hold something.
 const HOLDERS_SHOWN: usize = 50;
@@ -91,7 +93,7 @@ fn without_daemon(args: &UnmountArgs, project: &Project, session: &Session) -> R
 
 /// Tries until `--wait` is over; says then who is in the way.
 fn patiently(args: &UnmountArgs, project: &Project, session: &Session, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + args.wait.unwrap_or_default();
+    let deadline = Instant::now() + args.wait.unwrap_or_default().max(FLEETING);
     loop {
         match attempt() {
             Err(e) if e.class == Class::Busy => {
