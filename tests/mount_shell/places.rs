@@ -119,7 +119,7 @@ fn store_and_mount_point_may_not_hold_each_other_by_whatever_name() {
     let inside = bound.join("new");
     refused(&home.ize(&["mount", "p", text(&inside), "--create"]), 9, &both);
     assert!(!inside.exists());
-    sh(home.path(), "umount bound");
+    sh(home.path(), "umount -l bound");
     assert_eq!(home.ize(&["status", "p"]).code, 0);
 }
 
@@ -138,7 +138,7 @@ fn a_store_on_a_mount_of_ize_is_refused_with_both_paths() {
             refused(&said, 9, &["mount of ize", text(&central)]);
         }
     }
-    sh(home.path(), "umount bound");
+    sh(home.path(), "umount -l bound");
     // One that came there later, by being moved.
     sh(home.path(), "cp -r store/projects mnt/sub");
     let said = said(home.command(&["mount", "p", "place", "--create"]).env("IZE_CENTRAL_DIR", home.mount.join("sub")).output().unwrap());

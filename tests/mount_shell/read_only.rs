@@ -187,5 +187,5 @@ fn a_store_on_a_disk_that_cannot_be_written_can_be_looked_at() {
     assert_eq!(std::fs::read_to_string(home.mount.join("f")).unwrap(), "x");
     assert_eq!(run(&["unmount", "p"]).code, 0);
     eventually("the daemon ends", || crate::support::daemons_of(home.path().to_str().unwrap()).is_empty());
-    sh(home.path(), "umount view");
+    sh(home.path(), "umount -l view");
 }
