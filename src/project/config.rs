@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
 use crate::project::layout::Central;
+pub use crate::project::nearest::nearest;
 use crate::project::units;
 
 /// Reads an environment variable. A parameter, so that tests need not change the process.
@@ -422,47 +423,6 @@ fn unknown(key: &str, origin: &str, what: &str) -> Error {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))),
     }
-}
-
-/// The candidate nearest to `word`, if one is near enough to be a slip of the hand (at most a third of its characters).
-#[must_use]
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|c| {
-            // `[log] sync-interval` written without its section is one slip, not four.
-            let short = c.rsplit('.').next().unwrap_or(c);
-            (distance(word, c).min(distance(word, short)), c)
-        })
-        // Of one letter nothing is left when it is another.
-        .filter(|(d, c)| d * 3 <= c.chars().count().max(3) && *d < c.chars().count())
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, c)| c)
-}
-
-/// Edit distance with swapped neighbours as one step.
-fn distance(a: &str, b: &str) -> usize {
-    // A hostile key may be long; nothing beyond this is near anything.
-    let a: Vec<char> = a.chars().take(80).collect();
-    let b: Vec<char> = b.chars().take(80).collect();
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

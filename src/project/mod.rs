@@ -18,5 +18,6 @@ pub mod layout;
 pub mod lock;
 pub mod mounts;
 pub mod names;
+mod nearest;
 pub mod registry;
 pub mod units;

@@ -46,7 +46,7 @@ pub fn run(args: &UnmountArgs, session: &mut Session) -> Result<()> {
         Ok(mut daemon) => {
             let request = Request::Unmount(UnmountRequest { lazy: args.lazy });
             patiently(args, &project, session, || daemon.call::<Value>(&request).map(drop))?;
-            if args.lazy && lock::held_by(&project.layout)?.is_some() {
+            if args.lazy && !ends_soon(&project)? {
                 output::report(&format!(
                     "detached `{name}`; everything in it is durable; its daemon ends when nothing in it is open any more"
                 ));
@@ -149,6 +149,18 @@ fn detach(point: &Path) -> Result<()> {
         point.display()
     ));
     Ok(())
+}
+
+/// Whether nothing was open, so that the daemon is as good as done.
+fn ends_soon(project: &Project) -> Result<bool> {
+    let deadline = Instant::now() + 2 * FLEETING;
+    while lock::held_by(&project.layout)?.is_some() {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(true)
 }
 
 fn wait_for_end(project: &Project) -> Result<()> {
