@@ -13,7 +13,7 @@ use ize::control::message::{CommitReport, CommittedVersion, StatusReport, class_
 use ize::control::{Request, Response, Server};
 use ize::error::{Class, Error};
 use ize::ids::{Lsn, VersionSeq};
-use ize::project::config::{self, KEYS, Settings, UserConfig};
+use ize::project::config::{self, ConfigFile, KEYS, Settings, Sources};
 use ize::project::layout::Central;
 use ize::project::lock::Lock;
 use ize::project::registry::{self, Project};
@@ -238,7 +238,7 @@ fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
                     message: c.message.unwrap_or_default(),
                 }],
             }),
-            Request::Unmount => {
+            Request::Unmount(_) => {
                 lock.lock().unwrap().take().unwrap().release_clean().unwrap();
                 Response::ok(())
             }
@@ -328,7 +328,7 @@ fn another_user_is_refused_even_where_the_modes_would_let_them_in() {
 
 #[test]
 fn what_the_documentation_says_of_settings_and_exit_codes_is_so() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md")).unwrap();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md")).unwrap();
     let toml = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let home = Home::new();
     std::fs::create_dir(home.path().join("ize")).unwrap();
@@ -338,13 +338,18 @@ fn what_the_documentation_says_of_settings_and_exit_codes_is_so() {
         "HOME" => Some("/home/ann".into()),
         _ => None,
     };
-    let user = UserConfig::load(&env).unwrap();
+    let user = ConfigFile::load(&env).unwrap();
     assert_eq!(user.settings.len(), KEYS.len(), "each setting is shown");
     assert_eq!(user.central_dir.as_deref(), Some(Path::new("/home/ann/.local/share/ize")));
-    assert_eq!(Settings::resolve(&user, (&[], Path::new("p")), &|_| None, &[]).unwrap(), Settings::default());
-    for (key, _) in KEYS {
-        assert!(text.contains(&format!("| `{key}` | `{}` |", config::variable(key))), "{key}");
-    }
+    let sources = Sources { user: &user, central: &ConfigFile::default(), project: None, env: &|_| None, flags: &[] };
+    assert_eq!(sources.resolve().unwrap().settings, Settings::default(), "the example shows the defaults");
+    // Every row of the table is a key, every key a row, each with its variable, default and range.
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+    let rows: Vec<_> = text.lines().filter(|l| l.starts_with("| `")).map(cells).collect();
+    let keys: Vec<_> = KEYS.iter().map(|k| vec![k.name.to_owned(), config::variable(k.name), k.default.into(), k.range.into()]).collect();
+    assert_eq!(rows[0][..2], ["central-dir", "IZE_CENTRAL_DIR"]);
+    assert_eq!(rows[1..].iter().map(|row| row[..4].to_vec()).collect::<Vec<_>>(), keys);
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md")).unwrap();
     let classes = [
         Class::Failed,
         Class::Usage,
@@ -372,8 +377,74 @@ fn a_slip_in_the_settings_of_a_project_is_named_and_hides_nothing() {
     std::fs::write(&path, format!("{text}\n[settings.log]\nsync-interva = \"2s\"\n")).unwrap();
     assert!(home.ize(&["list"]).succeeds().starts_with("notes  "));
     let project = Project::open(project.layout.dir()).unwrap();
-    let layer = (project.identity.settings.as_slice(), path.as_path());
-    let e = Settings::resolve(&UserConfig::default(), layer, &|_| None, &[]).unwrap_err();
+    let (layer, none) = ((project.identity.settings.as_slice(), path.as_path()), ConfigFile::default());
+    let e = Sources { user: &none, central: &none, project: Some(layer), env: &|_| None, flags: &[] }.resolve().unwrap_err();
     assert_eq!(e.class, Class::Usage);
     assert!(e.message.contains("project.toml") && e.hint.unwrap().contains("`log.sync-interval`"), "{}", e.message);
+}
+
+#[test]
+fn config_sets_gets_lists_and_unsets_each_layer() {
+    let home = Home::new();
+    home.project("notes");
+    let get = |words: &[&str]| home.ize(&[&["config", "get", "group.idle"], words].concat()).succeeds().to_owned();
+    assert_eq!(get(&[]), "2s\n");
+    for (value, scope) in [("3s", &["--user"][..]), ("4s", &["--central"]), ("5s", &["--project", "notes"])] {
+        let ran = home.ize(&[&["config", "set", "group.idle", value], scope].concat());
+        assert_eq!(ran.succeeds(), "");
+        assert_eq!(get(&["-p", "notes"]), format!("{value}\n"), "{}", ran.err);
+    }
+    assert_eq!(get(&[]), "4s\n", "without a project the central directory says it");
+    let with = |name: &str, value: &str, words: &[&str]| ran(home.command(words).env(name, value).output().unwrap());
+    assert_eq!(with("IZE_GROUP_IDLE", "6s", &["config", "get", "group.idle", "-p", "notes"]).succeeds(), "6s\n");
+    with("IZE_GROUP_IDLE", "6", &["config", "list"]).fails(2, "IZE_GROUP_IDLE");
+    let listed = home.ize(&["config", "list", "--json", "-p", "notes"]);
+    let rows: Vec<Value> = listed.succeeds().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows.len(), KEYS.len() + 1);
+    let row = |key: &str| rows.iter().find(|r| r["key"] == key).unwrap();
+    assert_eq!((&row("group.idle")["value"], &row("group.idle")["origin"]), (&"5s".into(), &"project".into()));
+    assert!(row("group.idle")["place"].as_str().unwrap().ends_with("/meta/project.toml"));
+    assert_eq!((&row("central-dir")["origin"], &row("central-dir")["place"]), (&"default".into(), &Value::Null));
+    let shown = home.ize(&["config", "list", "--origin"]);
+    let row: Value = home
+        .ize(&["config", "list", "--json"])
+        .succeeds()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .find(|r: &Value| r["key"] == "group.idle")
+        .unwrap();
+    assert_eq!(row["origin"], "central");
+    let line = shown.succeeds().lines().find(|l| l.starts_with("group.idle")).unwrap();
+    assert!(line.contains("= 4s") && line.ends_with(".local/share/ize/config.toml"), "{line}");
+    // Nothing else in the files was touched, and each is taken out by itself.
+    for (value, scope) in [("4s", &["--project", "notes"][..]), ("3s", &["--central"]), ("2s", &["--user"])] {
+        home.ize(&[&["config", "unset", "group.idle"], scope].concat()).succeeds();
+        assert_eq!(get(&["-p", "notes"]), format!("{value}\n"));
+        home.ize(&[&["config", "unset", "group.idle"], scope].concat()).fails(3, "is not set");
+    }
+    home.ize(&["config", "set", "group.idel", "3s"]).fails(2, "did you mean `group.idle`?");
+    home.ize(&["config", "get", "sync-interval"]).fails(2, "did you mean `log.sync-interval`?");
+    home.ize(&["config", "set", "log.segment-size", "1KiB"]).fails(2, "outside 1 MiB");
+    home.ize(&["config", "set", "group.idle", "3s", "--user", "-p", "notes"]).fails(2, "three different places");
+    home.ize(&["config", "set", "group.idle", "3s", "-p", "nobody"]).fails(3, "no project");
+    home.ize(&["config", "set", "central-dir", "/x", "-p", "notes"]).fails(2, "no setting of a project");
+    home.ize(&["config", "set", "central-dir", "/x", "--central"]).fails(2, "itself");
+    home.ize(&["config", "set", "central-dir", "x"]).fails(2, "absolute");
+    home.ize(&["config", "set", "central-dir", "~/moved"]).succeeds();
+    assert_eq!(home.ize(&["config", "get", "central-dir"]).succeeds().trim(), home.path().join("moved").to_str().unwrap());
+}
+
+#[test]
+fn a_slip_in_a_config_file_is_named_and_can_be_taken_out() {
+    let home = Home::new();
+    home.project("notes");
+    std::fs::write(home.central().config(), "[group]\nidel = \"3s\"\n").unwrap();
+    home.ize(&["config", "list"]).fails(2, "did you mean `group.idle`?");
+    assert!(home.ize(&["config", "list"]).err.contains(home.central().config().to_str().unwrap()));
+    home.ize(&["config", "unset", "group.idel", "--central"]).succeeds();
+    home.ize(&["config", "list"]).succeeds();
+    std::fs::write(home.central().config(), "central-dir = \"/x\"\n").unwrap();
+    home.ize(&["config", "list"]).fails(2, "itself");
+    home.ize(&["config", "unset", "central-dir", "--central"]).succeeds();
+    home.ize(&["config", "list"]).succeeds();
 }

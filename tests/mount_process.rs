@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ize::fuse::{is_stale, prepare, unmount};
+use ize::fuse::{prepare, unmount};
+use ize::project::mounts::{Mounts, is_stale};
 
 struct Daemon {
     child: Child,
@@ -18,14 +19,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// `None` where nothing can be mounted or the example was not built (`cargo test --test mount_process` alone does not build it).
-    fn start() -> Option<Daemon> {
+    /// Needs the example (`cargo test --test mount_process` alone does not build it) and /dev/fuse.
+    fn start() -> Daemon {
         let exe = std::env::current_exe().unwrap();
         let example = exe.parent().unwrap().parent().unwrap().join("examples/memory_mount");
-        if !example.exists() || fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
-            eprintln!("skipped: no example binary or no /dev/fuse");
-            return None;
-        }
+        assert!(example.exists(), "build it first: cargo build --example memory_mount");
+        fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("these tests need /dev/fuse");
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("mnt");
         fs::create_dir(&dir).unwrap();
@@ -34,7 +33,7 @@ impl Daemon {
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         errors.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
-        Some(Daemon { child, _errors: errors, dir, temp })
+        Daemon { child, _errors: errors, dir, temp }
     }
 
     fn signal(&self, name: &str) {
@@ -62,13 +61,13 @@ impl Drop for Daemon {
 }
 
 fn is_mounted(dir: &Path) -> bool {
-    ize::fuse::mounts().unwrap().iter().any(|m| m.mountpoint == dir)
+    Mounts::load().unwrap().ize().any(|m| m.point == dir)
 }
 
 #[test]
 fn a_signal_unmounts_and_ends_the_process_in_order() {
     for name in ["-TERM", "-INT", "-HUP"] {
-        let Some(mut daemon) = Daemon::start() else { return };
+        let mut daemon = Daemon::start();
         fs::write(daemon.dir.join("f"), b"x").unwrap();
         daemon.signal(name);
         assert!(daemon.ends_within(Duration::from_secs(5)).success(), "{name}");
@@ -78,7 +77,7 @@ fn a_signal_unmounts_and_ends_the_process_in_order() {
 
 #[test]
 fn a_signal_detaches_a_mount_in_use_and_serves_open_files_until_they_are_closed() {
-    let Some(mut daemon) = Daemon::start() else { return };
+    let mut daemon = Daemon::start();
     let mut file = fs::File::create(daemon.dir.join("f")).unwrap();
     daemon.signal("-TERM");
     let begun = Instant::now();
@@ -94,7 +93,7 @@ fn a_signal_detaches_a_mount_in_use_and_serves_open_files_until_they_are_closed(
 
 #[test]
 fn umount_ends_the_process_and_leaves_what_is_mounted_there_next() {
-    let Some(mut daemon) = Daemon::start() else { return };
+    let mut daemon = Daemon::start();
     // The directory beneath is a mount too; the end of the session must not take it away.
     unmount(&daemon.dir, false).unwrap();
     assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&daemon.dir).status().unwrap().success());
@@ -106,7 +105,7 @@ fn umount_ends_the_process_and_leaves_what_is_mounted_there_next() {
 
 #[test]
 fn a_mount_left_by_a_killed_daemon_is_noticed_and_detached() {
-    let Some(mut daemon) = Daemon::start() else { return };
+    let mut daemon = Daemon::start();
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     assert!(is_stale(&daemon.dir));

@@ -35,11 +35,14 @@ impl World {
         })
     }
 
-    /// The mounts of a project. Only mounts that bear its name are asked whose they are.
+    /// The mounts of a project. Only mounts that bear its name are asked whose they are; one that does not say (its daemon is gone, or it
+    /// lets us not in) may be that of a namesake in another store, so that only its place can tell.
     pub fn mounts_of<'a>(&'a self, project: &'a Project) -> impl Iterator<Item = &'a Mount> {
-        self.mounts().ize().filter(|m| {
-            m.project_name() == Some(OsStr::new(&project.identity.name)) && m.project_dir().is_none_or(|d| d == project.layout.dir())
-        })
+        let is_ours = |m: &&Mount| match m.project_dir() {
+            Some(dir) => dir == project.layout.dir(),
+            None => project.identity.last_mountpoint.as_ref() == Some(&m.point),
+        };
+        self.mounts().ize().filter(|m| m.project_name() == Some(OsStr::new(&project.identity.name))).filter(is_ours)
     }
 
     fn named(&self, project: &Project) -> Named {

@@ -8,7 +8,8 @@ pub mod args;
 pub mod environment;
 pub mod exit;
 pub mod grammar;
-pub mod options;
+#[cfg(feature = "fuse")]
+pub mod mount_helper;
 pub mod output;
 pub mod session;
 pub mod verbs;
@@ -27,12 +28,40 @@ use crate::error::{Class, Error};
 #[must_use]
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(feature = "fuse")]
+    if let Some((program, rest)) = words.split_first()
+        && mount_helper::is_called(program)
+    {
+        return as_mount_helper(rest);
+    }
+    run(&words)
+}
+
+/// mount(8) knows exit codes of its own.
+#[cfg(feature = "fuse")]
+fn as_mount_helper(rest: &[OsString]) -> ExitCode {
+    use mount_helper::{Asked, MOUNT_FAILED, WRONG_USAGE};
+    match mount_helper::translate(rest) {
+        Ok(Asked::Nothing) => ExitCode::SUCCESS,
+        Ok(Asked::Run(words)) => match run(&words) {
+            done if done == ExitCode::SUCCESS => done,
+            wrong if wrong == ExitCode::from(exit::code(Class::Usage)) => ExitCode::from(WRONG_USAGE),
+            _ => ExitCode::from(MOUNT_FAILED),
+        },
+        Err(e) => {
+            output::report_error(&e, false);
+            ExitCode::from(WRONG_USAGE)
+        }
+    }
+}
+
+fn run(words: &[OsString]) -> ExitCode {
     // Also for what is said of words that cannot be understood.
-    output::style::choose(output::style::of_words(&words));
-    let parsed = Args::command().color(clap_colour()).try_get_matches_from(&words).and_then(|m| Args::from_arg_matches(&m));
+    output::style::choose(output::style::of_words(words));
+    let parsed = Args::command().color(clap_colour()).try_get_matches_from(words).and_then(|m| Args::from_arg_matches(&m));
     let args = match parsed {
         Ok(args) => args,
-        Err(e) => return usage(&e, asks_for_json(&words)),
+        Err(e) => return usage(&e, asks_for_json(words)),
     };
     output::style::choose(args.global.color);
     output::start_tracing(args.global.verbose);

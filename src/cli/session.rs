@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
 
 use jiff::Zoned;
 
@@ -12,7 +11,7 @@ use crate::cli::grammar::{self, LogTarget, Paths};
 use crate::cli::output::Out;
 use crate::cli::when::{self, When};
 use crate::error::{Class, Error, Result};
-use crate::project::config::{self, Settings, UserConfig};
+use crate::project::config::{self, ConfigFile, Resolved, Settings, Sources};
 use crate::project::layout::Central;
 use crate::project::registry::Project;
 
@@ -23,7 +22,7 @@ pub struct Session {
     pub global: Global,
     /// Where data goes.
     pub out: Out,
-    user: OnceCell<UserConfig>,
+    user: OnceCell<ConfigFile>,
 }
 
 /// A project and the paths in it that the words mean.
@@ -45,12 +44,12 @@ impl Session {
     /// The user's `config.toml`.
     ///
     /// # Errors
-    /// As [`UserConfig::load`].
-    pub fn user_config(&self) -> Result<&UserConfig> {
+    /// As [`ConfigFile::load`].
+    pub fn user_config(&self) -> Result<&ConfigFile> {
         if let Some(user) = self.user.get() {
             return Ok(user);
         }
-        let user = UserConfig::load(&config::process_env)?;
+        let user = ConfigFile::load(&config::process_env)?;
         Ok(self.user.get_or_init(|| user))
     }
 
@@ -60,7 +59,7 @@ impl Session {
     /// As [`config::central`].
     pub fn central(&self) -> Result<Central> {
         match &self.global.central_dir {
-            Some(dir) => config::central(Some(dir), &UserConfig::default(), &config::process_env),
+            Some(dir) => config::central(Some(dir), &ConfigFile::default(), &config::process_env),
             None => config::central(None, self.user_config()?, &config::process_env),
         }
     }
@@ -93,11 +92,25 @@ impl Session {
     /// The settings of a project; `flags` are those of the command line, as `(key, value)`.
     ///
     /// # Errors
-    /// As [`Settings::resolve`].
+    /// As [`Sources::resolve`].
     pub fn settings(&self, project: &Project, flags: &[(String, String)]) -> Result<Settings> {
-        let origin = project.layout.identity();
-        let layer: (&[(String, String)], &Path) = (&project.identity.settings, &origin);
-        Settings::resolve(self.user_config()?, layer, &config::process_env, flags)
+        self.resolved(Some(project), flags).map(|r| r.settings)
+    }
+
+    /// What holds for a project, or for one that says nothing itself, and where each was said.
+    ///
+    /// # Errors
+    /// As [`Sources::resolve`].
+    pub fn resolved(&self, project: Option<&Project>, flags: &[(String, String)]) -> Result<Resolved> {
+        let origin = project.map(|p| p.layout.identity());
+        let layer = project.zip(origin.as_deref()).map(|(p, path)| (p.identity.settings.as_slice(), path));
+        // A project knows its own central directory, wherever this command looks.
+        let central = match project.and_then(|p| p.layout.central()) {
+            Some(central) => central,
+            None => self.central()?,
+        };
+        let central = ConfigFile::of_central(&central)?;
+        Sources { user: self.user_config()?, central: &central, project: layer, env: &config::process_env, flags }.resolve()
     }
 
     /// The moment that a word means.

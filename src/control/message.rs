@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::core::Recovery;
 use crate::error::{Class, Error};
 use crate::ids::{Lsn, SegmentId, Time, VersionSeq};
 use crate::project::base64;
@@ -39,7 +40,7 @@ pub enum Request {
     /// End the version that is being gathered and commit it: answers a [`CommitReport`].
     Commit(CommitRequest),
     /// Make everything durable and unmount; answers when that is done.
-    Unmount,
+    Unmount(UnmountRequest),
     /// Bring paths back: answers one [`RestoreReport`].
     Restore(RestoreRequest),
     /// Drop old segments: answers a [`PruneReport`].
@@ -52,6 +53,14 @@ pub struct CommitRequest {
     /// What the person says about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// Payload of [`Request::Unmount`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmountRequest {
+    /// Take the name away although something is open.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// A moment of a project's history, as a person names it (`cli::when` reads it); the engine finds the state.
@@ -109,7 +118,7 @@ pub struct PruneRequest {
 }
 
 /// How a project stands. Checkpoint <= durable <= appended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// Name of the project.
     pub project: String,
@@ -148,6 +157,139 @@ pub struct StatusReport {
     pub operations_since: Option<Horizon>,
     /// First version; `None` when there is none.
     pub versions_since: Option<Horizon>,
+    /// The older of the two: the oldest state that can be read and restored.
+    #[serde(default)]
+    pub restorable_since: Option<Horizon>,
+    /// What waits to become versions; `None` when nobody has the project open.
+    #[serde(default)]
+    pub queue: Option<Queue>,
+    /// Paths with operations that no version holds yet, those with most operations first, [`UNCOMMITTED_MAX`] at most.
+    #[serde(default)]
+    pub uncommitted: Vec<Uncommitted>,
+    /// Paths beyond those.
+    #[serde(default)]
+    pub uncommitted_more: u64,
+    /// The tree in memory; `None` when nobody has the project open.
+    #[serde(default)]
+    pub cache: Option<Cache>,
+    /// Records in the log.
+    #[serde(default)]
+    pub wal_records: u64,
+    /// Bytes of blobs that the log names.
+    #[serde(default)]
+    pub wal_payload: u64,
+    /// Pack files.
+    #[serde(default)]
+    pub packs: u64,
+    /// Blobs in them.
+    #[serde(default)]
+    pub blobs: u64,
+    /// Bytes of log that are not synced yet.
+    #[serde(default)]
+    pub unsynced_bytes: u64,
+    /// What the last recovery did, if there was one.
+    #[serde(default)]
+    pub recovery: Option<Recovery>,
+}
+
+/// Most paths in [`StatusReport::uncommitted`].
+pub const UNCOMMITTED_MAX: usize = 1000;
+
+/// So many operations, and the bytes that they write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Operations that change something.
+    pub operations: u64,
+    /// Bytes that writes among them wrote.
+    pub bytes: u64,
+}
+
+/// The log above the checkpoint as a queue of operations that become versions. Rates are those of the last 60 s, or since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Appended to the log since the project began.
+    pub appended: Load,
+    /// Of these, in the committed state.
+    pub committed: Load,
+    /// The difference.
+    pub pending: Load,
+    /// Most that were pending since it was opened.
+    pub peak: Load,
+    /// Operations appended a second.
+    pub appended_per_second: f64,
+    /// Bytes written a second, in 10^6.
+    pub appended_mb_per_second: f64,
+    /// Operations committed a second.
+    pub committed_per_second: f64,
+    /// Their bytes a second, in 10^6.
+    pub committed_mb_per_second: f64,
+    /// Operations in a version, on average since it was opened; `None` before the first.
+    pub mean_batch: Option<f64>,
+    /// Share of the time that replay was at work, 0 to 1.
+    pub utilization: f64,
+    /// Seconds since the queue last got shorter, or began; 0 when it is empty.
+    pub waiting_secs: f64,
+    /// What to think of it.
+    pub health: Health,
+    /// Why, unless it is ok.
+    pub why: Option<String>,
+}
+
+/// Whether replay keeps up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// It does.
+    #[default]
+    Ok,
+    /// It is late, or Pijul is.
+    Lagging,
+    /// It does not get on, or writes are refused.
+    Stuck,
+}
+
+impl Health {
+    /// As JSON writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Lagging => "lagging",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// A path that is not committed as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uncommitted {
+    /// From the project's root; empty is the root itself.
+    pub path: PathBytes,
+    /// Operations on it above the checkpoint.
+    pub operations: u64,
+}
+
+/// The tree in memory, which is a cache of the committed state plus what is newer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Inodes and directories asked for since it was opened.
+    pub lookups: u64,
+    /// Of these, in memory already.
+    pub hits: u64,
+    /// `hits / lookups`; `None` before the first.
+    pub hit_ratio: Option<f64>,
+    /// Inodes let go.
+    pub evictions: u64,
+    /// Times that the kernel was told to forget something.
+    pub invalidations: u64,
+    /// Inodes in memory.
+    pub resident_inodes: u64,
+    /// Memory that they take, estimated, in bytes.
+    pub resident_bytes: u64,
+    /// Inodes beyond which those are let go that need not stay.
+    pub limit_inodes: u64,
+    /// Memory that so many take, estimated, in bytes.
+    pub limit_bytes: u64,
 }
 
 /// How far back something reaches.

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::address::Address;
-use super::message::{CommitRequest, Request, Response};
+use super::message::{CommitRequest, Request, Response, UnmountRequest};
 use super::server::Server;
 use super::{Client, Handler};
 use crate::error::{Class, Error, Result};
@@ -98,7 +98,7 @@ fn stop_waits_for_the_answer_that_is_on_its_way_and_says_when_it_gave_up() {
     });
     let asking = std::thread::spawn({
         let layout = layout.clone();
-        move || Client::connect(&layout).unwrap().call::<String>(&Request::Unmount)
+        move || Client::connect(&layout).unwrap().call::<String>(&Request::Unmount(UnmountRequest::default()))
     });
     begun.recv().unwrap();
     assert!(server.stop(Duration::from_secs(10)));
@@ -112,7 +112,7 @@ fn stop_waits_for_the_answer_that_is_on_its_way_and_says_when_it_gave_up() {
     });
     let _asking = std::thread::spawn({
         let layout = layout.clone();
-        move || Client::connect(&layout).unwrap().call::<()>(&Request::Unmount)
+        move || Client::connect(&layout).unwrap().call::<()>(&Request::Unmount(UnmountRequest::default()))
     });
     std::thread::sleep(Duration::from_millis(200));
     assert!(!server.stop(Duration::from_millis(50)));

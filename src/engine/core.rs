@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::group::GroupLimits;
 use super::journal::LogJournal;
+use super::meter::{self, Meter};
 use super::replay::Replayer;
 use crate::blobs::{self, Blobs};
 use crate::error::{Class, Error, Result};
@@ -49,7 +50,7 @@ pub struct CoreOptions {
 }
 
 /// What recovery found and did, for people and for `meta/last-recovery.json`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
     /// True when the last writer had closed the store in order.
     pub clean: bool,
@@ -88,6 +89,8 @@ pub struct Core {
     pub fs: Arc<Fs>,
     /// What recovery did.
     pub recovery: Recovery,
+    /// What goes in and out.
+    pub(super) meter: Arc<Meter>,
     /// Replay A; one at a time, and never beside a sweep or a prune.
     replayer: Mutex<Replayer>,
     /// Version log and checkpoint as they are on disk.
@@ -164,16 +167,27 @@ impl Core {
         });
         recovery.findings = report.findings.iter().map(|f| f.to_error().to_string()).collect();
         recovery.findings.extend(blobs_report.findings.iter().map(ToString::to_string));
-        apply_log(&*storage, &layout, store, &mut tree, Lsn(u64::MAX), &mut |_, body, _| {
+        let mut pending = (0, 0);
+        apply_log(&*storage, &layout, store, &mut tree, Lsn(u64::MAX), &mut |_, body, entry| {
             recovery.operations += 1;
             recovery.bytes += body as u64;
+            if let Some(bytes) = meter::size_of(&entry.op) {
+                pending = (pending.0 + 1, pending.1 + bytes);
+            }
             true
         })?;
+        let meter = Arc::new(Meter::new((checkpoint.operations, checkpoint.bytes), pending));
 
         tree.load_orphans()?;
         let orphans = tree.orphans();
-        let journal =
-            Arc::new(LogJournal::new(Arc::clone(&log), Arc::clone(&blobs), layout.dir().to_owned(), tree.clock(), options.command_lines));
+        let journal = Arc::new(LogJournal::new(
+            Arc::clone(&log),
+            Arc::clone(&blobs),
+            layout.dir().to_owned(),
+            tree.clock(),
+            options.command_lines,
+            Arc::clone(&meter),
+        ));
         // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
         let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
         let project = std::os::unix::ffi::OsStrExt::as_bytes(layout.dir().as_os_str()).to_vec();
@@ -195,7 +209,7 @@ impl Core {
         recovery.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let replayer = Mutex::new(Replayer::new(options.limits));
         let history = Mutex::new(History { versions, checkpoint });
-        Ok(Core { storage, layout, store, log, blobs, fs, recovery, replayer, history })
+        Ok(Core { storage, layout, store, log, blobs, fs, recovery, meter, replayer, history })
     }
 
     /// Version log and checkpoint.
@@ -270,8 +284,8 @@ impl Core {
     }
 }
 
-/// Applies the records after `tree.applied()` up to `to`. `each` is told the length of every operation's body and its clamped time before
-/// it is applied, and may stop by saying no.
+/// Applies the records after `tree.applied()` up to `to`. `each` is told every operation and the length of its body before it is applied, and
+/// may stop by saying no.
 ///
 /// # Errors
 /// Damage, I/O errors, operations that do not fit.
@@ -281,12 +295,12 @@ pub(crate) fn apply_log(
     store: StoreId,
     tree: &mut Tree,
     to: Lsn,
-    each: &mut dyn FnMut(Lsn, usize, Time) -> bool,
+    each: &mut dyn FnMut(Lsn, usize, &crate::op::Entry) -> bool,
 ) -> Result<()> {
     let from = tree.applied().next();
     for_each_item(storage, layout, store, (from, to), &mut |item| {
         if let Item::Operation { lsn, entry, body, payload } = item {
-            if !each(lsn, body, entry.stamp.clamped()) {
+            if !each(lsn, body, &entry) {
                 return Ok(ControlFlow::Break(()));
             }
             tree.apply(lsn, &entry, payload)?;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::meter::Meter;
 use crate::blobs::{Blobs, Encoding};
 use crate::fs::journal::{Caller, Journal, JournalError, Recorded, Space};
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
@@ -22,6 +23,7 @@ pub struct LogJournal {
     blobs: Arc<Blobs>,
     /// Where statfs looks.
     dir: PathBuf,
+    meter: Arc<Meter>,
     state: Mutex<State>,
 }
 
@@ -37,12 +39,12 @@ struct State {
 }
 
 impl LogJournal {
-    /// A journal whose clamped time goes on from `clock`; with `command_lines` process records hold the arguments of processes.
+    /// A journal whose clamped time goes on from `clock` and which counts into `meter`; with `command_lines` process records hold the arguments of processes.
     #[must_use]
-    pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time, command_lines: bool) -> Self {
+    pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time, command_lines: bool, meter: Arc<Meter>) -> Self {
         let encoded = (Arc::default(), Vec::new());
         let state = State { clock, processes: ProcessCache::new(command_lines), encoded, written: (SegmentId(0), HashSet::new()) };
-        Self { log, blobs, dir, state: Mutex::new(state) }
+        Self { log, blobs, dir, meter, state: Mutex::new(state) }
     }
 
     fn stamp(state: &mut State, process: ProcessKey, link: Option<Lsn>) -> Stamp {
@@ -85,6 +87,7 @@ impl Journal for LogJournal {
         });
         let mut appended = appended.map_err(|e| refused(&e))?;
         written.1.insert((who.key, who.uid));
+        self.meter.append(&entry.op);
         let own = appended.pop().ok_or_else(|| JournalError::Io("the log took no record".to_owned()))?;
         let payload = matches!(&entry.op, Operation::Write(w) if matches!(w.data, Data::Inline(_)))
             .then(|| (own.segment as Arc<dyn crate::tree::LogBytes>, own.body_offset + body.len() as u64));
@@ -102,14 +105,19 @@ impl Journal for LogJournal {
     }
 
     fn space(&self) -> Space {
-        rustix::fs::statvfs(&self.dir).map_or_else(
-            |_| Space::default(),
-            |s| Space {
-                total: s.f_blocks * s.f_frsize,
-                free: s.f_bfree * s.f_frsize,
-                available: s.f_bavail * s.f_frsize,
-                inodes_free: s.f_favail,
-            },
-        )
+        space_of(&self.dir)
     }
+}
+
+/// Space of the disk that holds `dir`; zero where it cannot be asked.
+pub(super) fn space_of(dir: &std::path::Path) -> Space {
+    rustix::fs::statvfs(dir).map_or_else(
+        |_| Space::default(),
+        |s| Space {
+            total: s.f_blocks * s.f_frsize,
+            free: s.f_bfree * s.f_frsize,
+            available: s.f_bavail * s.f_frsize,
+            inodes_free: s.f_favail,
+        },
+    )
 }

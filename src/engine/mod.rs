@@ -7,10 +7,12 @@ pub mod core;
 mod feeder;
 pub mod group;
 mod journal;
+mod meter;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
+pub mod read_only;
 mod replay;
 pub mod restore;
 pub mod serve;
@@ -88,8 +90,10 @@ impl Engine {
     /// Takes the project's lock, recovers what a crash left, starts the threads.
     ///
     /// # Errors
-    /// `Busy` (with the holder's pid) when another process has the project open; what recovery says.
+    /// `Busy` (with the holder's pid) when another process has the project open; `Refused` for features that this ize does not know; what
+    /// recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
+        project.identity.check(crate::project::identity::Access::Write)?;
         crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
         let (mut lock, previous) = Lock::acquire(&project.layout)?;
         let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
@@ -161,9 +165,11 @@ impl Engine {
         let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
         threads.push(background("ize-replay", move || {
             while !bell.sleep(REPLAY_TICK) {
+                let begun = Instant::now();
                 let work = || core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
                 let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
                     .unwrap_or_else(|_| Err(Error::new(Class::Failed, "replay panicked; the daemon's log says where")));
+                core.meter.worked(begun.elapsed());
                 if matches!(made, Ok(n) if n > 0) {
                     feeder.wake();
                 }

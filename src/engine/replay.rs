@@ -221,6 +221,7 @@ impl Follower {
         }
         history.checkpoint = checkpoint;
         drop(history);
+        core.meter.commit(group.operations, group.bytes, made > 0);
         core.fs.locked().rebase(&committed);
         Ok(made)
     }

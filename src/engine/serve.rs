@@ -14,22 +14,20 @@ use crate::ids::Time;
 use crate::project::{Settings, units};
 use crate::wal::prune::Limits;
 
-/// How a mounted project is taken down again.
-pub type Unmount = Box<dyn Fn() -> Result<()> + Send + Sync>;
+/// How a mounted project is taken down again; true: lazily.
+pub type Unmount = Box<dyn Fn(bool) -> Result<()> + Send + Sync>;
 
 /// Where an engine is mounted.
 #[derive(Default)]
 pub(super) struct Mounted {
     point: Option<PathBuf>,
-    read_only: bool,
     unmount: Option<Unmount>,
 }
 
 impl Engine {
     /// Says where it is mounted and how that ends.
-    pub fn set_mounted(&self, point: &Path, read_only: bool, unmount: Unmount) {
-        *self.mounted.lock().unwrap_or_else(PoisonError::into_inner) =
-            Mounted { point: Some(point.to_owned()), read_only, unmount: Some(unmount) };
+    pub fn set_mounted(&self, point: &Path, unmount: Unmount) {
+        *self.mounted.lock().unwrap_or_else(PoisonError::into_inner) = Mounted { point: Some(point.to_owned()), unmount: Some(unmount) };
     }
 
     /// Answers one request of user `uid`.
@@ -39,7 +37,7 @@ impl Engine {
             Request::Status => self.full_status().into(),
             Request::Sync => self.sync().map(|durable| json!({ "durable": durable })).into(),
             Request::Commit(commit) => self.commit(commit.message).into(),
-            Request::Unmount => self.unmount().map(|()| json!({})).into(),
+            Request::Unmount(request) => self.unmount(request.lazy).map(|()| json!({})).into(),
             Request::Restore(restore) => self.restore(&restore, &caller).into(),
             Request::Prune(prune) => self.prune(&prune).into(),
         }
@@ -49,15 +47,14 @@ impl Engine {
         let mut report = self.status()?;
         let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
         report.mountpoint = mounted.point.as_deref().map(PathBytes::from);
-        report.read_only = mounted.read_only;
         Ok(report)
     }
 
-    fn unmount(&self) -> Result<()> {
+    fn unmount(&self, lazy: bool) -> Result<()> {
         self.sync()?;
         let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
         match &mounted.unmount {
-            Some(unmount) => unmount(),
+            Some(unmount) => unmount(lazy),
             None => Err(Error::new(Class::NotFound, format!("`{}` is not mounted", self.project.identity.name))),
         }
     }

@@ -147,8 +147,8 @@ impl Store {
             return Err(not_yet(to));
         }
         let mut reached = tree.applied();
-        apply_log(&*self.storage, &self.layout, self.id, &mut tree, to, &mut |lsn, _, time| {
-            let goes_on = until.is_none_or(|until| time <= until);
+        apply_log(&*self.storage, &self.layout, self.id, &mut tree, to, &mut |lsn, _, entry| {
+            let goes_on = until.is_none_or(|until| entry.stamp.clamped() <= until);
             if goes_on {
                 reached = lsn;
             }

@@ -1,14 +1,17 @@
 //! How a project stands.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::Engine;
 use super::core::{Item, for_each_item};
-use crate::control::message::{Horizon, PathBytes, StatusReport};
-use crate::error::Result;
-use crate::ids::{Lsn, VersionSeq};
+use crate::control::message::{Cache, Horizon, PathBytes, StatusReport, UNCOMMITTED_MAX, Uncommitted};
+use crate::error::{Class, Result};
+use crate::ids::{Ino, Lsn, VersionSeq};
+use crate::op::Operation;
 use crate::project::Project;
 use crate::storage::Storage;
+use crate::tree::Tree;
 use crate::versions::version_log::VersionLog;
 use crate::wal::WalError;
 use crate::wal::format::segment_of_name;
@@ -24,36 +27,140 @@ impl Engine {
             let history = core.history();
             (history.checkpoint.clone(), first_version(&history.versions)?)
         };
-        let applied = core.fs.locked().tree().applied();
-        let mut pending = 0;
-        if applied > checkpoint.lsn {
-            for_each_item(&*core.storage, &core.layout, core.store, (checkpoint.lsn.next(), Lsn(u64::MAX)), &mut |item| {
-                pending += u64::from(matches!(item, Item::Operation { .. }));
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
+        let (uncommitted, uncommitted_more) = self.uncommitted(checkpoint.lsn)?;
         let log = core.log.usage();
+        let blobs = core.blobs.usage();
         let replay_error = self.replay_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let poisoned = core.log.poisoned().or_else(|| core.fs.broken());
+        let stuck = match (&poisoned, &replay_error) {
+            (Some(why), _) => Some(format!("writes are refused: {why}")),
+            (None, Some(why)) => Some(format!("replay fails: {why}")),
+            (None, None) => None,
+        };
+        let queue = core.meter.queue(stuck, self.feeder.error().map(|why| format!("Pijul: {why}")));
+        let operations_since = first_operation(core)?;
         Ok(StatusReport {
             project: self.project.identity.name.clone(),
             dir: PathBytes::from(core.layout.dir()),
             pid: Some(std::process::id()),
-            poisoned: core.log.poisoned().or_else(|| core.fs.broken()),
+            poisoned,
             appended: core.log.appended(),
             durable: core.log.durable(),
             checkpoint: checkpoint.lsn,
-            pending,
+            pending: queue.pending.operations,
             versions: checkpoint.version,
             pijul: self.feeder.head(),
             last_error: replay_error.or_else(|| self.feeder.error()),
             segments: log.segments,
             wal_bytes: log.bytes,
-            blob_bytes: core.blobs.usage().pack_bytes,
-            operations_since: first_operation(core)?,
+            wal_records: log.records,
+            wal_payload: log.payload,
+            unsynced_bytes: core.log.unsynced_bytes(),
+            blob_bytes: blobs.pack_bytes,
+            packs: blobs.packs,
+            blobs: blobs.blobs,
+            operations_since,
             versions_since: first_version,
+            restorable_since: older(operations_since, first_version),
+            queue: Some(queue),
+            uncommitted,
+            uncommitted_more,
+            cache: Some(self.cache()),
+            recovery: Some(core.recovery.clone()),
             ..StatusReport::default()
         })
     }
+
+    /// Paths with operations above the checkpoint, most operations first.
+    fn uncommitted(&self, checkpoint: Lsn) -> Result<(Vec<Uncommitted>, u64)> {
+        let core = &self.core;
+        if core.fs.locked().tree().applied() <= checkpoint {
+            return Ok((Vec::new(), 0));
+        }
+        let mut counts: HashMap<Touched, u64> = HashMap::new();
+        for_each_item(&*core.storage, &core.layout, core.store, (checkpoint.next(), Lsn(u64::MAX)), &mut |item| {
+            if let Item::Operation { entry, .. } = item
+                && let Some(touched) = Touched::by(&entry.op)
+            {
+                *counts.entry(touched).or_default() += 1;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut paths: HashMap<Vec<u8>, u64> = HashMap::new();
+        let counts: Vec<_> = counts.into_iter().collect();
+        // In pieces, so that nobody waits long for the tree.
+        for piece in counts.chunks(1000) {
+            let mut writer = core.fs.locked();
+            for (touched, operations) in piece {
+                // What has no name any more concerns no path.
+                if let Some(path) = touched.path(writer.tree()) {
+                    *paths.entry(path).or_default() += operations;
+                }
+            }
+        }
+        let mut all: Vec<_> = paths.into_iter().map(|(path, operations)| Uncommitted { path: PathBytes(path), operations }).collect();
+        all.sort_by(|a, b| b.operations.cmp(&a.operations).then_with(|| a.path.cmp(&b.path)));
+        let more = all.len().saturating_sub(UNCOMMITTED_MAX) as u64;
+        all.truncate(UNCOMMITTED_MAX);
+        Ok((all, more))
+    }
+
+    fn cache(&self) -> Cache {
+        let figures = self.core.fs.cache();
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let hit_ratio = (figures.lookups > 0).then(|| figures.hits as f64 / figures.lookups as f64);
+        Cache {
+            lookups: figures.lookups,
+            hits: figures.hits,
+            hit_ratio,
+            evictions: figures.evictions,
+            invalidations: figures.invalidations,
+            resident_inodes: figures.resident,
+            resident_bytes: figures.resident_bytes,
+            limit_inodes: figures.limit,
+            limit_bytes: figures.limit.saturating_mul(INODE_BYTES),
+        }
+    }
+}
+
+/// What an inode takes in memory, about: itself in its table, its entry in its directory, its name twice.
+const INODE_BYTES: u64 = std::mem::size_of::<crate::tree::Inode>() as u64 * 4 / 3 + 200;
+
+/// What an operation is about: a name, where it makes or takes one, else an inode.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Touched {
+    Name(Ino, Vec<u8>),
+    Inode(Ino),
+}
+
+impl Touched {
+    /// `None` for marks.
+    fn by(op: &Operation) -> Option<Self> {
+        super::meter::size_of(op)?;
+        let (at, to) = op.names();
+        match to.or(at) {
+            Some((dir, name)) => Some(Self::Name(dir, name.to_vec())),
+            None => op.ino().map(Self::Inode),
+        }
+    }
+
+    fn path(&self, tree: &mut Tree) -> Option<Vec<u8>> {
+        match self {
+            Self::Inode(ino) => tree.path_of(*ino).ok()?,
+            Self::Name(dir, name) => {
+                let mut path = tree.path_of(*dir).ok()??;
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(name);
+                Some(path)
+            }
+        }
+    }
+}
+
+fn older(a: Option<Horizon>, b: Option<Horizon>) -> Option<Horizon> {
+    [a, b].into_iter().flatten().min_by_key(|h| h.lsn)
 }
 
 fn first_operation(core: &super::core::Core) -> Result<Option<Horizon>> {
@@ -104,15 +211,24 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
     let storage = crate::storage::Disk;
     let checkpoint = store.checkpoint();
     let (mut pending, mut operations_since, mut appended) = (0, None, checkpoint.lsn);
-    let end = for_each_item(&storage, &project.layout, project.identity.id, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
+    let read = for_each_item(&storage, &project.layout, project.identity.id, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
         if let Item::Operation { lsn, entry, .. } = item {
+            appended = appended.max(lsn);
             operations_since.get_or_insert(Horizon { lsn, time: entry.stamp.clamped() });
-            pending += u64::from(lsn > checkpoint.lsn);
+            pending += u64::from(lsn > checkpoint.lsn && super::meter::size_of(&entry.op).is_some());
         }
         Ok(ControlFlow::Continue(()))
-    })?;
+    });
+    // A damaged log must not hide the rest.
+    let (end, last_error) = match read {
+        Ok(end) => (end, None),
+        Err(e) if e.class == Class::Damage => (Lsn::ZERO, Some(e.message)),
+        Err(e) => return Err(e),
+    };
     appended = appended.max(end);
     let log = log_usage(&storage, &project.layout.wal())?;
+    let blobs = store.blobs().usage();
+    let versions_since = first_version(store.versions())?;
     Ok(StatusReport {
         project: project.identity.name.clone(),
         dir: PathBytes::from(project.layout.dir()),
@@ -124,9 +240,14 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
         pijul: super::pijul_index::read(&project.layout)?.last_key_value().map(|(seq, _)| *seq),
         segments: log.0,
         wal_bytes: log.1,
-        blob_bytes: store.blobs().usage().pack_bytes,
+        blob_bytes: blobs.pack_bytes,
+        last_error,
         operations_since,
-        versions_since: first_version(store.versions())?,
+        versions_since,
+        restorable_since: older(operations_since, versions_since),
+        packs: blobs.packs,
+        blobs: blobs.blobs,
+        recovery: std::fs::read(project.layout.last_recovery()).ok().and_then(|text| serde_json::from_slice(&text).ok()),
         ..StatusReport::default()
     })
 }

@@ -3,8 +3,10 @@
 mod adapter;
 pub mod daemon;
 pub mod mount;
+mod mountpoint;
 mod options;
 mod sync_queue;
 
-pub use mount::{Ended, MountEntry, Mounted, is_stale, mounts, prepare, serve, unmount};
+pub use mount::{Ended, Mounted, serve, unmount};
+pub use mountpoint::prepare;
 pub use options::MountOptions;

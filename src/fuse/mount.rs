@@ -3,11 +3,11 @@
 //! The mount(2) is made here and not by fuser: its own sets no subtype (`fuse.ize` in /proc/mounts), and when a session ends after an
 //! umount(8) it unmounts the mount point once more, which takes away whatever was mounted there meanwhile.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,188 +17,21 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 
 use super::MountOptions;
 use super::adapter::{Adapter, KernelNotify};
+use super::mountpoint::{Writable, absolute};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::fs::Fs;
+use crate::project::mounts::{FS_TYPE, Mounts, SOURCE_PREFIX, take_away};
 
-/// File system type in /proc/mounts.
-pub const FS_TYPE: &str = "fuse.ize";
 /// Session threads: the second one lets requests go on while one waits for the disk.
 const THREADS: usize = 2;
 /// After a signal, how long files that are still open are served.
 const GRACE: Duration = Duration::from_secs(10);
-/// How many names of a directory that should be empty are shown.
-const NAMES_SHOWN: usize = 5;
-
-/// A line of the mount table that is ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountEntry {
-    /// Name of the project.
-    pub name: String,
-    /// Where.
-    pub mountpoint: PathBuf,
-}
-
-/// All ize mounts that this process sees, in the order in which they were made.
-///
-/// # Errors
-/// [`Class::Io`] when /proc cannot be read.
-pub fn mounts() -> Result<Vec<MountEntry>> {
-    let table = fs::read("/proc/self/mountinfo").doing(|| "cannot read /proc/self/mountinfo".to_owned())?;
-    Ok(table.split(|&b| b == b'\n').filter_map(parse_mount).collect())
-}
-
-/// `36 35 98:0 /root /mount/point rw,noatime master:1 - fuse.ize ize:NAME rw,...`
-fn parse_mount(line: &[u8]) -> Option<MountEntry> {
-    let mut fields = line.split(|&b| b == b' ');
-    let mountpoint = unescape(fields.nth(4)?);
-    let mut behind = fields.skip_while(|f| *f != b"-").skip(1);
-    if behind.next()? != FS_TYPE.as_bytes() {
-        return None;
-    }
-    let source = unescape(behind.next()?);
-    let name = String::from_utf8_lossy(source.strip_prefix(b"ize:").unwrap_or(&source)).into_owned();
-    Some(MountEntry { name, mountpoint: OsString::from_vec(mountpoint).into() })
-}
-
-/// The mount table writes space, tab, newline and backslash as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, behind)) = rest.split_first() {
-        let octal = behind.get(..3).filter(|d| byte == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        match octal {
-            Some(digits) => {
-                out.push(digits.iter().fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')));
-                rest = &behind[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = behind;
-            }
-        }
-    }
-    out
-}
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Absolute, without symbolic links, also when the last component is a mount whose daemon is gone.
-fn absolute(path: &Path) -> io::Result<PathBuf> {
-    match fs::canonicalize(path) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let name = path.file_name().ok_or(e)?;
-            Ok(fs::canonicalize(parent)?.join(name))
-        }
-        other => other,
-    }
-}
-
-/// Is there a mount whose daemon is gone? stat(2) does not tell, because the kernel answers it from what it was told before; statfs(2) is
-/// never answered from memory.
-#[must_use]
-pub fn is_stale(mountpoint: &Path) -> bool {
-    matches!(rustix::fs::statfs(mountpoint), Err(Errno::NOTCONN))
-}
-
-/// Makes a mount point ready: detaches a mount whose daemon was killed, creates the directory if it is missing, and refuses what would go
-/// wrong. `store` is the project's directory; gives the absolute mount point.
-///
-/// # Errors
-/// [`Class::Busy`] when ize is mounted there already; [`Class::Refused`] for something that is no directory, is not empty (unless `over`),
-/// or lies inside, above or at the store; [`Class::Io`].
-pub fn prepare(mountpoint: &Path, store: &Path, over: bool) -> Result<PathBuf> {
-    let shown = mountpoint.display().to_string();
-    if fs::symlink_metadata(mountpoint).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-        fs::create_dir(mountpoint).doing(|| format!("cannot create the mount point {shown}"))?;
-    }
-    let at = absolute(mountpoint).doing(|| format!("cannot find {shown}"))?;
-    // Several may lie on each other.
-    while is_stale(&at) {
-        if !mounts()?.iter().any(|m| m.mountpoint == at) {
-            return Err(Error::new(Class::Refused, format!("{shown} holds a mount of something else, whose daemon is gone"))
-                .hint(format!("`umount -l {shown}` detaches it")));
-        }
-        tracing::warn!("detaching {shown}, whose daemon is gone");
-        detach(&at, true).doing(|| format!("cannot detach {shown}, whose daemon is gone"))?;
-    }
-    let meta = fs::metadata(&at).doing(|| format!("cannot look at {shown}"))?;
-    if !meta.is_dir() {
-        return Err(Error::new(Class::Refused, format!("{shown} is not a directory")).hint("name a directory to mount on"));
-    }
-    if let Some(entry) = mounts()?.into_iter().find(|m| m.mountpoint == at) {
-        return Err(Error::new(Class::Busy, format!("project {} is already mounted on {shown}", entry.name))
-            .hint(format!("`ize unmount {shown}` first")));
-    }
-    check_apart(&at, store)?;
-    if !over {
-        check_empty(&at, &shown)?;
-    }
-    Ok(at)
-}
-
-fn check_empty(at: &Path, shown: &str) -> Result<()> {
-    let listing = || format!("cannot list {shown}");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(at).doing(listing)? {
-        names.push(entry.doing(listing)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort_unstable();
-    if names.is_empty() {
-        return Ok(());
-    }
-    let more = names.len().saturating_sub(NAMES_SHOWN);
-    let mut list = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        list.push_str(&format!(" and {more} more"));
-    }
-    Err(Error::new(Class::Refused, format!("{shown} is not empty: {list}"))
-        .hint("these would be hidden while mounted; `--over` mounts all the same"))
-}
-
-/// The mount point may not be the store, nor lie in it, nor hold it: the daemon would wait for itself.
-fn check_apart(at: &Path, store: &Path) -> Result<()> {
-    let place = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
-    let store_full = fs::canonicalize(store).doing(|| format!("cannot find {}", store.display()))?;
-    let here = place(at).doing(|| format!("cannot look at {}", at.display()))?;
-    let there = place(&store_full).doing(|| format!("cannot look at {}", store.display()))?;
-    let relation = if here == there {
-        "is"
-    } else if at.ancestors().any(|p| place(p).is_ok_and(|x| x == there)) {
-        "lies in"
-    } else if store_full.ancestors().any(|p| place(p).is_ok_and(|x| x == here)) {
-        "lies above"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Class::Refused, format!("the mount point {} {relation} the project's store {}", at.display(), store_full.display()))
-        .hint("mount somewhere else"))
-}
-
-/// umount2(2) as root, `fusermount3 -u` as a user.
-fn detach(mountpoint: &Path, lazy: bool) -> io::Result<()> {
-    let flags = UnmountFlags::NOFOLLOW | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match rustix::mount::unmount(mountpoint, flags) {
-        Ok(()) => Ok(()),
-        Err(Errno::PERM) if !is_root() => {
-            let mut command = Command::new("fusermount3");
-            command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(mountpoint).stdin(Stdio::null());
-            let output = command.output()?;
-            if output.status.success() {
-                return Ok(());
-            }
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            let errno = if said.contains("busy") { Some(libc::EBUSY) } else { None };
-            Err(errno.map_or_else(|| io::Error::other(said), io::Error::from_raw_os_error))
-        }
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// Unmounts an ize mount; `lazy` detaches it although files are open, which are served until they are closed.
@@ -208,12 +41,13 @@ fn detach(mountpoint: &Path, lazy: bool) -> io::Result<()> {
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     let shown = mountpoint.display().to_string();
     let at = absolute(mountpoint).doing(|| format!("cannot find {shown}"))?;
-    if !mounts()?.iter().any(|m| m.mountpoint == at) {
+    if !Mounts::load()?.at(&at).is_some_and(|m| m.is_ize()) {
         return Err(Error::new(Class::NotFound, format!("ize is not mounted on {shown}")).hint("`ize list` shows what is mounted where"));
     }
-    detach(&at, lazy).map_err(|e| match e.raw_os_error() {
-        Some(libc::EBUSY) => Error::new(Class::Busy, format!("{shown} is in use"))
-            .hint(format!("`fuser -vm {shown}` names the programs; everything that they were told is durable")),
+    take_away(&at, lazy).map_err(|e| match e.raw_os_error() {
+        Some(libc::EBUSY) => {
+            Error::new(Class::Busy, format!("{shown} is in use")).hint("everything that programs were told is durable already")
+        }
         _ => Error::io(format!("cannot unmount {shown}"), e),
     })
 }
@@ -240,7 +74,7 @@ impl Mounted {
         config.acl = options.acl();
         let served = fuser::Session::from_fd(adapter, device, options.acl(), config).and_then(fuser::Session::spawn);
         let session = served.map_err(|e| {
-            let _ = detach(&at, true);
+            let _ = take_away(&at, true);
             Error::io(format!("cannot serve {shown}"), e)
         })?;
         fs.set_notify(Some(Arc::new(KernelNotify(session.notifier()))));
@@ -269,7 +103,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         if self.session.is_some() {
-            let _ = detach(&self.mountpoint, true);
+            let _ = take_away(&self.mountpoint, true);
             self.fs.set_notify(None);
         }
     }
@@ -280,7 +114,7 @@ fn close(fs: &Fs, mountpoint: &Path, ended: io::Result<()>) -> Result<()> {
     fs.set_notify(None);
     if ended.is_err() {
         // A session thread died. The mount may still be there, half served; nobody shall wait for it.
-        let _ = detach(mountpoint, true);
+        let _ = take_away(mountpoint, true);
     }
     fs.end_session();
     ended.doing(|| format!("serving {} failed", mountpoint.display()))
@@ -347,7 +181,7 @@ pub fn serve(fs: Arc<Fs>, name: &str, mountpoint: &Path, options: &MountOptions,
                 if let Err(e) = fs.sync() {
                     tracing::error!("sync before the unmount: {e}");
                 }
-                let left = detach(&at, false).or_else(|_| detach(&at, true));
+                let left = take_away(&at, false).or_else(|_| take_away(&at, true));
                 if let Err(e) = left {
                     tracing::error!("cannot unmount {}: {e}", at.display());
                 }
@@ -388,7 +222,7 @@ fn mount(name: &str, at: &Path, options: &MountOptions) -> Result<OwnedFd> {
         data.push_str(",allow_other");
     }
     let data = CString::new(data).map_err(io::Error::from).doing(mounting)?;
-    match rustix::mount::mount(format!("ize:{name}"), at, FS_TYPE, options.flags(), Some(data.as_c_str())) {
+    match rustix::mount::mount(format!("{SOURCE_PREFIX}{name}"), at, FS_TYPE, options.flags(), Some(data.as_c_str())) {
         Ok(()) => Ok(device.into()),
         // In a container without CAP_SYS_ADMIN the setuid helper may still be allowed to.
         Err(Errno::PERM) => mount_as_user(name, at, options),
@@ -399,6 +233,7 @@ fn mount(name: &str, at: &Path, options: &MountOptions) -> Result<OwnedFd> {
 /// fusermount3 mounts for us and sends the device's descriptor over a socket, which it gets as its standard input.
 fn mount_as_user(name: &str, at: &Path, options: &MountOptions) -> Result<OwnedFd> {
     let mounting = || format!("cannot mount on {}", at.display());
+    let writable = Writable::make(at).doing(mounting)?;
     let (ours, theirs) = UnixStream::pair().doing(mounting)?;
     let mut words = vec![format!("fsname=ize:{}", name.replace(',', "\\,")), "subtype=ize".to_owned(), "default_permissions".to_owned()];
     words.extend(options.words().into_iter().map(str::to_owned));
@@ -410,8 +245,13 @@ fn mount_as_user(name: &str, at: &Path, options: &MountOptions) -> Result<OwnedF
     let child = child.map_err(|e| Error::io("cannot run fusermount3", e).hint("`apt-get install fuse3` installs it"))?;
     let device = receive_descriptor(&ours);
     let output = child.wait_with_output().doing(mounting)?;
+    drop(writable);
     match device {
-        Ok(Some(device)) => Ok(device),
+        Ok(Some(device)) => {
+            // E.g. that dev and suid are for root only.
+            String::from_utf8_lossy(&output.stderr).lines().for_each(|line| tracing::warn!("{line}"));
+            Ok(device)
+        }
         Ok(None) => {
             let said = OsStr::from_bytes(output.stderr.trim_ascii()).to_string_lossy().into_owned();
             let error = Error::new(Class::Refused, format!("{}: {said}", mounting()));
@@ -444,50 +284,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_lines_of_the_mount_table_are_found_with_their_odd_names() {
-        let line = br"41 22 0:40 / /mnt/a\040b\134c rw,nosuid - fuse.ize ize:notes rw,user_id=0";
-        let entry = MountEntry { name: "notes".to_owned(), mountpoint: PathBuf::from("/mnt/a b\\c") };
-        assert_eq!(parse_mount(line), Some(entry));
-        assert_eq!(parse_mount(b"41 22 0:40 / /mnt rw shared:3 - ext4 /dev/sda rw"), None);
-        assert_eq!(parse_mount(b""), None);
-    }
-
-    #[test]
-    fn a_mount_point_in_at_or_above_the_store_is_refused_with_both_paths() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = dir.path().join("store");
-        let inside = store.join("wal/deep");
-        fs::create_dir_all(&inside).unwrap();
-        std::os::unix::fs::symlink(&store, dir.path().join("alias")).unwrap();
-        for (at, relation) in
-            [(inside.as_path(), "lies in"), (store.as_path(), "is the"), (dir.path(), "lies above"), (&dir.path().join("alias"), "is the")]
-        {
-            let error = prepare(at, &store, true).unwrap_err();
-            assert_eq!(error.class, Class::Refused, "{at:?}");
-            assert!(error.message.contains(relation), "{}", error.message);
-            assert!(error.message.contains("store"), "{}", error.message);
-        }
-        fs::create_dir(dir.path().join("beside")).unwrap();
-        assert!(prepare(&dir.path().join("beside"), &store, false).is_ok());
-    }
-
-    #[test]
-    fn a_mount_point_that_holds_files_is_refused_by_their_names_and_a_missing_one_is_made() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = tempfile::tempdir().unwrap();
-        for name in ["c", "a", "b"] {
-            fs::write(dir.path().join(name), b"").unwrap();
-        }
-        let error = prepare(dir.path(), store.path(), false).unwrap_err();
-        assert_eq!(error.class, Class::Refused);
-        assert!(error.message.ends_with("is not empty: a, b, c"), "{}", error.message);
-        assert!(prepare(dir.path(), store.path(), true).is_ok());
-        assert_eq!(prepare(&dir.path().join("a"), store.path(), true).unwrap_err().class, Class::Refused);
-        let made = prepare(&dir.path().join("new"), store.path(), false).unwrap();
-        assert!(made.is_absolute() && made.is_dir());
-    }
-
-    #[test]
     fn the_setuid_helper_hands_the_device_over() {
         let dir = tempfile::tempdir().unwrap();
         let options = MountOptions::parse(["ro,noexec"]).unwrap();
@@ -503,8 +299,8 @@ mod tests {
         drop(device);
         assert_eq!(fs::metadata(&at).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
         let store = tempfile::tempdir().unwrap();
-        let ready = prepare(dir.path(), store.path(), false);
-        let _ = detach(&at, true);
+        let ready = crate::fuse::prepare(dir.path(), store.path(), false);
+        let _ = take_away(&at, true);
         assert!(line.starts_with("ize:a,b ") && line.contains(" fuse.ize ro,") && line.contains("default_permissions"), "{line}");
         assert!(line.contains("noexec") && line.contains("nosuid"), "{line}");
         assert_eq!(ready.unwrap(), at);

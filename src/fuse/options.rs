@@ -3,7 +3,10 @@
 use fuser::SessionACL;
 use rustix::mount::MountFlags;
 
+use std::path::PathBuf;
+
 use crate::error::{Class, Error, Result};
+use crate::project::config::nearest;
 
 /// How to mount. Later words win over earlier ones; without words: read-write, no devices, no setuid, for the mounting user only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,7 +15,7 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Root may use a user's mount.
     pub allow_root: bool,
-    /// Nothing can be changed.
+    /// Nothing can be changed, the store neither.
     pub read_only: bool,
     /// Device files work.
     pub dev: bool,
@@ -24,9 +27,35 @@ pub struct MountOptions {
     pub no_atime: bool,
     /// Every write is synced.
     pub sync: bool,
+    /// Accepted for completeness, as `no_atime`.
+    pub no_dir_atime: bool,
     /// Every change of a directory is synced.
     pub dir_sync: bool,
+    /// `central-dir=DIR`: where the projects are, for fstab, where there is no HOME and no variable.
+    pub central_dir: Option<PathBuf>,
 }
+
+/// Words that mean something here, for the hint.
+const KNOWN: &[&str] = &[
+    "allow_other",
+    "allow_root",
+    "ro",
+    "rw",
+    "dev",
+    "nodev",
+    "suid",
+    "nosuid",
+    "exec",
+    "noexec",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "sync",
+    "async",
+    "dirsync",
+    "central-dir",
+];
 
 /// Words that say something to mount(8), fstab or systemd, and nothing to a mount.
 const IGNORED: &[&str] = &[
@@ -38,13 +67,25 @@ const IGNORED: &[&str] = &[
     "_netdev",
     "user",
     "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
     "relatime",
     "norelatime",
     "strictatime",
     "nostrictatime",
-    "diratime",
-    "nodiratime",
+    "lazytime",
+    "nolazytime",
+    "silent",
+    "loud",
+    "nomand",
+    "noiversion",
 ];
+/// What such words with a value begin with.
+const IGNORED_PREFIXES: &[&str] = &["x-", "X-", "user=", "uhelper=", "helper=", "comment=", "fsname=", "subtype="];
 
 impl MountOptions {
     /// Reads option lists, each a comma-separated list of words.
@@ -78,14 +119,30 @@ impl MountOptions {
             "sync" => self.sync = true,
             "async" => self.sync = false,
             "dirsync" => self.dir_sync = true,
-            _ if IGNORED.contains(&word) || word.starts_with("x-") || word.starts_with("user=") => {}
-            _ => {
-                return Err(Error::new(Class::Usage, format!("mount option `{word}` is not known")).hint(
-                    "known are allow_other, allow_root, ro, rw, dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, async, dirsync",
-                ));
+            "diratime" => self.no_dir_atime = false,
+            "nodiratime" => self.no_dir_atime = true,
+            _ if IGNORED.contains(&word) || IGNORED_PREFIXES.iter().any(|p| word.starts_with(p)) => {}
+            "remount" => {
+                return Err(Error::new(Class::Refused, "a mount of ize cannot be remounted with other options")
+                    .hint("unmount it, then mount it with those"));
             }
+            _ => match word.strip_prefix("central-dir=") {
+                Some(dir) if dir.starts_with('/') => self.central_dir = Some(dir.into()),
+                Some(dir) => return Err(Error::new(Class::Usage, format!("mount option `central-dir={dir}`: the path must be absolute"))),
+                None => return Err(unknown(word)),
+            },
         }
         Ok(())
+    }
+
+    /// As [`MountOptions::parse`], but words that are not known are passed over: `mount -s`.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for `remount`.
+    pub fn parse_sloppily(list: &str) -> Result<Self> {
+        let known: Vec<&str> =
+            list.split(',').filter(|w| MountOptions::default().set(w).map_or_else(|e| e.class != Class::Usage, |()| true)).collect();
+        Self::parse(known)
     }
 
     pub(super) fn acl(&self) -> SessionACL {
@@ -110,6 +167,7 @@ impl MountOptions {
             (!self.suid, MountFlags::NOSUID),
             (self.no_exec, MountFlags::NOEXEC),
             (self.no_atime, MountFlags::NOATIME),
+            (self.no_dir_atime, MountFlags::NODIRATIME),
             (self.sync, MountFlags::SYNCHRONOUS),
             (self.dir_sync, MountFlags::DIRSYNC),
         ] {
@@ -122,6 +180,7 @@ impl MountOptions {
 
     /// Words for fusermount3, which adds nodev and nosuid itself.
     pub(super) fn words(&self) -> Vec<&'static str> {
+        // It knows no nodiratime, which means nothing here.
         let all = [
             (self.others(), "allow_other"),
             (self.read_only, "ro"),
@@ -133,6 +192,14 @@ impl MountOptions {
             (self.dir_sync, "dirsync"),
         ];
         all.into_iter().filter_map(|(set, word)| set.then_some(word)).collect()
+    }
+}
+
+fn unknown(word: &str) -> Error {
+    let error = Error::new(Class::Usage, format!("mount option `{}` is not known", word.escape_debug()));
+    match nearest(word.split('=').next().unwrap_or(word), KNOWN.iter().copied()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(format!("known are {}", KNOWN.join(", "))),
     }
 }
 
@@ -153,5 +220,26 @@ mod tests {
         let error = MountOptions::parse(["ro,writeback"]).unwrap_err();
         assert_eq!(error.class, Class::Usage);
         assert!(error.message.contains("`writeback`"), "{}", error.message);
+        assert!(error.hint.unwrap().contains("known are"));
+        let slip = MountOptions::parse(["alow_other"]).unwrap_err();
+        assert_eq!(slip.hint.as_deref(), Some("did you mean `allow_other`?"));
+        assert_eq!(MountOptions::parse(["remount,rw"]).unwrap_err().class, Class::Refused);
+    }
+
+    #[test]
+    fn every_word_that_is_documented_or_passed_over_is_taken() {
+        for word in KNOWN.iter().filter(|w| **w != "central-dir").chain(IGNORED) {
+            MountOptions::parse([word]).unwrap();
+        }
+        MountOptions::parse(["x-systemd.automount,x-gvfs-show,X-mount.mkdir,user=ann,comment=a b,uhelper=x,fsname=ize:a"]).unwrap();
+        let options = MountOptions::parse(["central-dir=/srv/ize"]).unwrap();
+        assert_eq!(options.central_dir.as_deref(), Some(std::path::Path::new("/srv/ize")));
+        assert_eq!(MountOptions::parse(["central-dir=srv"]).unwrap_err().class, Class::Usage);
+    }
+
+    #[test]
+    fn sloppily_what_is_not_known_is_passed_over() {
+        let options = MountOptions::parse_sloppily("ro,whatever=3,noexec,writeback").unwrap();
+        assert_eq!(options, MountOptions { read_only: true, no_exec: true, ..MountOptions::default() });
     }
 }

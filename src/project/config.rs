@@ -1,7 +1,8 @@
 //! Settings and where they come from. The first that says something wins: flag, `IZE_*` variable, the project's `project.toml`
-//! (`[settings]`), `config.toml`, default.
+//! (`[settings]`), `<central-dir>/config.toml`, the user's `config.toml`, default.
 //!
-//! A setting is written `section.key`; in TOML it stands under `[section]`, its variable is `IZE_SECTION_KEY`. [`KEYS`] is the only list.
+//! A setting is written `section.key`; in TOML it stands under `[section]`, its variable is `IZE_SECTION_KEY`. [`KEYS`] is the only list;
+//! docs/config.md repeats it, and a test compares the two.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
 use crate::project::layout::Central;
+pub use crate::project::nearest::nearest;
 use crate::project::units;
 
 /// Reads an environment variable. A parameter, so that tests need not change the process.
@@ -59,41 +61,94 @@ impl Default for Settings {
 
 type Setter = fn(&mut Settings, &str) -> Result<(), String>;
 
-/// Every setting: its name and how its text is read.
-pub const KEYS: &[(&str, Setter)] = &[
-    ("log.segment-size", |s, v| {
-        let size = units::size(v)?;
-        if !(1 << 20..=256 << 20).contains(&size) {
-            return Err(format!("{} is outside 1 MiB to 256 MiB", units::show_size(size)));
-        }
-        s.segment_size = size;
-        Ok(())
-    }),
-    ("log.command-lines", |s, v| {
-        s.command_lines = v.parse().map_err(|_| format!("`{v}` is neither `true` nor `false`"))?;
-        Ok(())
-    }),
-    ("log.sync-interval", |s, v| pause(v).map(|d| s.sync_interval = d)),
-    ("cache.inodes", |s, v| {
-        let inodes = v.replace(['_', ','], "").parse().ok().filter(|n| (1_000..=100_000_000).contains(n));
-        s.cache_inodes = inodes.ok_or_else(|| format!("`{v}` is no number from 1000 to 100000000"))?;
-        Ok(())
-    }),
-    ("group.idle", |s, v| pause(v).map(|d| s.group_idle = d)),
-    ("prune.max-age", |s, v| {
-        s.prune_max_age = if v == "never" { None } else { Some(units::duration(v)?) };
-        Ok(())
-    }),
-    ("prune.max-size", |s, v| {
-        s.prune_max_size = if v == "unlimited" { None } else { Some(units::size(v)?) };
-        Ok(())
-    }),
-    ("prune.min-free", |s, v| {
-        let percent = v.strip_suffix('%').unwrap_or(v).trim().parse::<u8>().ok().filter(|n| *n <= 90);
-        s.prune_min_free = percent.ok_or_else(|| format!("`{v}` is no share from 0% to 90%"))?;
-        Ok(())
-    }),
+/// A setting.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// What holds when nobody says anything, as it is written.
+    pub default: &'static str,
+    /// What may be said.
+    pub range: &'static str,
+    set: Setter,
+}
+
+/// Name of the one setting that is none of a project: where the projects are.
+pub const CENTRAL_DIR: &str = "central-dir";
+
+/// Every setting of a project.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "log.segment-size",
+        default: "4MiB",
+        range: "1MiB to 256MiB",
+        set: |s, v| {
+            let size = units::size(v)?;
+            if !(1 << 20..=256 << 20).contains(&size) {
+                return Err(format!("{} is outside 1 MiB to 256 MiB", units::show_size(size)));
+            }
+            s.segment_size = size;
+            Ok(())
+        },
+    },
+    Key {
+        name: "log.command-lines",
+        default: "false",
+        range: "true or false",
+        set: |s, v| {
+            s.command_lines = v.parse().map_err(|_| format!("`{v}` is neither `true` nor `false`"))?;
+            Ok(())
+        },
+    },
+    Key { name: "log.sync-interval", default: "1s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.sync_interval = d) },
+    Key {
+        name: "cache.inodes",
+        default: "200000",
+        range: "1000 to 100000000",
+        set: |s, v| {
+            let inodes = v.replace(['_', ','], "").parse().ok().filter(|n| (1_000..=100_000_000).contains(n));
+            s.cache_inodes = inodes.ok_or_else(|| format!("`{v}` is no number from 1000 to 100000000"))?;
+            Ok(())
+        },
+    },
+    Key { name: "group.idle", default: "2s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.group_idle = d) },
+    Key {
+        name: "prune.max-age",
+        default: "7d",
+        range: "a length of time, or never",
+        set: |s, v| {
+            s.prune_max_age = if v == "never" { None } else { Some(units::duration(v)?) };
+            Ok(())
+        },
+    },
+    Key {
+        name: "prune.max-size",
+        default: "4GiB",
+        range: "a size, or unlimited",
+        set: |s, v| {
+            s.prune_max_size = if v == "unlimited" { None } else { Some(units::size(v)?) };
+            Ok(())
+        },
+    },
+    Key {
+        name: "prune.min-free",
+        default: "5%",
+        range: "0% to 90%",
+        set: |s, v| {
+            let percent = v.strip_suffix('%').unwrap_or(v).trim().parse::<u8>().ok().filter(|n| *n <= 90);
+            s.prune_min_free = percent.ok_or_else(|| format!("`{v}` is no share from 0% to 90%"))?;
+            Ok(())
+        },
+    },
 ];
+
+/// The setting of this name.
+///
+/// # Errors
+/// [`Class::Usage`] with the nearest known name; `origin` is where it was said.
+pub fn key(name: &str, origin: &str) -> Result<&'static Key> {
+    KEYS.iter().find(|k| k.name == name).ok_or_else(|| unknown(name, origin, "setting"))
+}
 
 fn pause(text: &str) -> Result<Duration, String> {
     let length = units::duration(text)?;
@@ -115,51 +170,149 @@ impl Settings {
     /// # Errors
     /// [`Class::Usage`]: an unknown key (with the nearest known one), or a value that does not read.
     pub fn apply(&mut self, layer: &[(String, String)], origin: &str) -> Result<()> {
-        for (key, value) in layer {
-            let Some((_, set)) = KEYS.iter().find(|(k, _)| k == key) else { return Err(unknown(key, origin, "setting")) };
-            set(self, value).map_err(|why| Error::new(Class::Usage, format!("{origin}: `{key}`: {why}")))?;
+        for (name, value) in layer {
+            let key = key(name, origin)?;
+            (key.set)(self, value).map_err(|why| Error::new(Class::Usage, format!("{origin}: `{name}`: {why}")))?;
         }
         Ok(())
     }
+}
 
-    /// The settings of a project. `project` and `user` are the layers of the two files with their names, `flags` what the command line
-    /// said.
+/// Where a value was said, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// Nowhere.
+    Default,
+    /// In the user's `config.toml`.
+    User,
+    /// In the `config.toml` of the central directory.
+    Central,
+    /// In the project's `project.toml`.
+    Project,
+    /// In an `IZE_*` variable.
+    Environment,
+    /// On the command line.
+    Flag,
+}
+
+/// A value that holds, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// `section.key`.
+    pub key: &'static str,
+    /// As it was written.
+    pub text: String,
+    /// Where.
+    pub layer: Layer,
+    /// File or variable; empty for the default.
+    pub place: String,
+}
+
+/// Everything that may say something about a setting.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The user's file.
+    pub user: &'a ConfigFile,
+    /// The central directory's file.
+    pub central: &'a ConfigFile,
+    /// What the project says, and its file.
+    pub project: Option<(&'a [(String, String)], &'a Path)>,
+    /// The environment.
+    pub env: Env<'a>,
+    /// The command line.
+    pub flags: &'a [(String, String)],
+}
+
+/// What holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The settings.
+    pub settings: Settings,
+    /// The same, one by one, in the order of [`KEYS`].
+    pub values: Vec<Value>,
+}
+
+impl Sources<'_> {
+    /// What holds.
     ///
     /// # Errors
-    /// As [`Settings::apply`], naming the layer.
-    pub fn resolve(user: &UserConfig, project: (&[(String, String)], &Path), env: Env<'_>, flags: &[(String, String)]) -> Result<Self> {
-        let mut settings = Self::default();
-        settings.apply(&user.settings, &user.origin())?;
-        settings.apply(project.0, &project.1.display().to_string())?;
-        for (key, _) in KEYS {
-            let name = variable(key);
-            if let Some(value) = env(&name).filter(|v| !v.is_empty()) {
-                settings.apply(&[((*key).to_owned(), value.to_string_lossy().into_owned())], &name)?;
+    /// As [`Settings::apply`], naming the file, variable or flag that is wrong.
+    pub fn resolve(&self) -> Result<Resolved> {
+        let mut out = Resolved {
+            settings: Settings::default(),
+            values: KEYS
+                .iter()
+                .map(|k| Value { key: k.name, text: k.default.into(), layer: Layer::Default, place: String::new() })
+                .collect(),
+        };
+        let mut put = |layer: Layer, values: &[(String, String)], place: &str| -> Result<()> {
+            out.settings.apply(values, place)?;
+            for (key, text) in values {
+                for value in out.values.iter_mut().filter(|v| v.key == key) {
+                    *value = Value { key: value.key, text: text.clone(), layer, place: place.into() };
+                }
+            }
+            Ok(())
+        };
+        put(Layer::User, &self.user.settings, &self.user.origin())?;
+        put(Layer::Central, &self.central.settings, &self.central.origin())?;
+        if let Some((values, path)) = self.project {
+            put(Layer::Project, values, &path.display().to_string())?;
+        }
+        for key in KEYS {
+            let name = variable(key.name);
+            if let Some(value) = (self.env)(&name).filter(|v| !v.is_empty()) {
+                put(Layer::Environment, &[(key.name.to_owned(), value.to_string_lossy().into_owned())], &name)?;
             }
         }
-        settings.apply(flags, "command line")?;
-        Ok(settings)
+        put(Layer::Flag, self.flags, "command line")?;
+        Ok(out)
     }
 }
 
-/// `config.toml` of a user.
+/// A `config.toml`: the user's, or the central directory's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserConfig {
+pub struct ConfigFile {
     /// The file, `None` when there is none.
     pub path: Option<PathBuf>,
-    /// `central-dir`, absolute.
+    /// `central-dir`, absolute; in the user's only.
     pub central_dir: Option<PathBuf>,
     /// The rest, as `(key, value)`.
     pub settings: Vec<(String, String)>,
 }
 
-impl UserConfig {
-    /// Reads `$XDG_CONFIG_HOME/ize/config.toml`, default `~/.config/ize/config.toml`. No file is no error.
+impl ConfigFile {
+    /// Where the user's is: `$XDG_CONFIG_HOME/ize/config.toml`, default `~/.config/ize/config.toml`; `None` without a home.
+    #[must_use]
+    pub fn users(env: Env<'_>) -> Option<PathBuf> {
+        xdg(env, "XDG_CONFIG_HOME", ".config").map(|d| d.join("ize/config.toml"))
+    }
+
+    /// Reads the user's. No file is no error.
     ///
     /// # Errors
     /// [`Class::Usage`] for what does not parse or is not known, [`Class::Io`] for what cannot be read.
     pub fn load(env: Env<'_>) -> Result<Self> {
-        let Some(path) = xdg(env, "XDG_CONFIG_HOME", ".config").map(|d| d.join("ize/config.toml")) else { return Ok(Self::default()) };
+        Self::users(env).map_or_else(|| Ok(Self::default()), |path| Self::read(path, env))
+    }
+
+    /// Reads that of the central directory. No file is no error.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::load`]; `central-dir` in it is one.
+    pub fn of_central(central: &Central) -> Result<Self> {
+        let read = Self::read(central.config(), &|_| None)?;
+        match (&read.central_dir, &read.path) {
+            (Some(_), Some(path)) => {
+                Err(Error::new(Class::Usage, format!("{}: `central-dir` cannot be said in the central directory itself", path.display()))
+                    .hint("`ize config unset central-dir --central` takes it out"))
+            }
+            _ => Ok(read),
+        }
+    }
+
+    fn read(path: PathBuf, env: Env<'_>) -> Result<Self> {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text, path, env),
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(Self::default()),
@@ -173,7 +326,7 @@ impl UserConfig {
             let line = e.span().map_or(1, |s| text.as_bytes().iter().take(s.start).filter(|b| **b == b'\n').count() + 1);
             Error::new(Class::Usage, format!("{origin}, line {line}: {}", e.message()))
         })?;
-        let central_dir = match table.remove("central-dir") {
+        let central_dir = match table.remove(CENTRAL_DIR) {
             None => None,
             Some(toml::Value::String(text)) => Some(absolute(&text, &origin, env)?),
             Some(_) => return Err(Error::new(Class::Usage, format!("{origin}: `central-dir` must be a string"))),
@@ -188,7 +341,11 @@ impl UserConfig {
     }
 }
 
-fn absolute(text: &str, origin: &str, env: Env<'_>) -> Result<PathBuf> {
+/// The path that a `central-dir` means: absolute, or under `~/`.
+///
+/// # Errors
+/// [`Class::Usage`] for any other.
+pub fn absolute(text: &str, origin: &str, env: Env<'_>) -> Result<PathBuf> {
     let path = match (text, text.strip_prefix("~/"), home(env)) {
         ("~", _, Some(home)) => home,
         (_, Some(rest), Some(home)) => home.join(rest),
@@ -218,7 +375,7 @@ fn xdg(env: Env<'_>, variable: &str, under_home: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`Class::Usage`] when nothing says where, [`Class::Io`] when the current directory is gone.
-pub fn central(flag: Option<&Path>, user: &UserConfig, env: Env<'_>) -> Result<Central> {
+pub fn central(flag: Option<&Path>, user: &ConfigFile, env: Env<'_>) -> Result<Central> {
     if let Some(flag) = flag {
         let path = std::path::absolute(flag).map_err(|e| Error::io(format!("cannot use the central directory {}", flag.display()), e))?;
         return Ok(Central::new(path));
@@ -275,51 +432,11 @@ pub fn unflatten(settings: &[(String, String)]) -> toml::Table {
 
 fn unknown(key: &str, origin: &str, what: &str) -> Error {
     let error = Error::new(Class::Usage, format!("{origin}: there is no {what} `{}`", key.escape_debug()));
-    let known = KEYS.iter().map(|(k, _)| *k).chain(["central-dir"]);
+    let known = KEYS.iter().map(|k| k.name).chain([CENTRAL_DIR]);
     match nearest(key, known.clone()) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))),
     }
-}
-
-/// The candidate nearest to `word`, if one is near enough to be a slip of the hand (at most a third of its characters).
-#[must_use]
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|c| {
-            // `[log] sync-interval` written without its section is one slip, not four.
-            let short = c.rsplit('.').next().unwrap_or(c);
-            (distance(word, c).min(distance(word, short)), c)
-        })
-        .filter(|(d, c)| d * 3 <= c.chars().count().max(3))
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, c)| c)
-}
-
-/// Edit distance with swapped neighbours as one step.
-fn distance(a: &str, b: &str) -> usize {
-    // A hostile key may be long; nothing beyond this is near anything.
-    let a: Vec<char> = a.chars().take(80).collect();
-    let b: Vec<char> = b.chars().take(80).collect();
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -330,8 +447,8 @@ mod tests {
         None
     }
 
-    fn user(text: &str) -> Result<UserConfig> {
-        UserConfig::parse(text, "/c/config.toml".into(), &|n| (n == "HOME").then(|| "/home/ann".into()))
+    fn user(text: &str) -> Result<ConfigFile> {
+        ConfigFile::parse(text, "/c/config.toml".into(), &|n| (n == "HOME").then(|| "/home/ann".into()))
     }
 
     fn pair(k: &str, v: &str) -> (String, String) {
@@ -341,13 +458,31 @@ mod tests {
     #[test]
     fn each_layer_wins_over_the_one_below() {
         let conf = user("[log]\nsync-interval = \"2s\"\nsegment-size = \"8MiB\"\n[group]\nidle = \"3s\"\n[prune]\nmax-size = 5\n").unwrap();
+        let central =
+            ConfigFile::parse("[group]\nidle = \"9s\"\n[log]\nsegment-size = \"16MiB\"\n", "/s/config.toml".into(), &no_env).unwrap();
         let project = [pair("log.sync-interval", "4s"), pair("group.idle", "5s"), pair("prune.max-age", "never")];
         let env = |n: &str| (n == "IZE_GROUP_IDLE").then(|| OsString::from("6s"));
-        let s = Settings::resolve(&conf, (&project, Path::new("p")), &env, &[pair("prune.max-age", "1d")]).unwrap();
+        let flags = [pair("prune.max-age", "1d")];
+        let sources = Sources { user: &conf, central: &central, project: Some((&project, Path::new("p"))), env: &env, flags: &flags };
+        let resolved = sources.resolve().unwrap();
+        let layers: Vec<_> = resolved.values.iter().map(|v| (v.layer, v.text.as_str(), v.place.as_str())).collect();
         assert_eq!(
-            s,
+            layers,
+            [
+                (Layer::Central, "16MiB", "/s/config.toml"),
+                (Layer::Default, "false", ""),
+                (Layer::Project, "4s", "p"),
+                (Layer::Default, "200000", ""),
+                (Layer::Environment, "6s", "IZE_GROUP_IDLE"),
+                (Layer::Flag, "1d", "command line"),
+                (Layer::User, "5", "/c/config.toml"),
+                (Layer::Default, "5%", ""),
+            ]
+        );
+        assert_eq!(
+            resolved.settings,
             Settings {
-                segment_size: 8 << 20,
+                segment_size: 16 << 20,
                 command_lines: false,
                 cache_inodes: 200_000,
                 sync_interval: Duration::from_secs(4),
@@ -357,7 +492,29 @@ mod tests {
                 prune_min_free: 5,
             }
         );
-        assert_eq!(Settings::resolve(&UserConfig::default(), (&[], Path::new("p")), &no_env, &[]).unwrap(), Settings::default());
+        assert_eq!(only_env(&no_env).unwrap().settings, Settings::default());
+    }
+
+    fn only_env(env: Env<'_>) -> Result<Resolved> {
+        let none = ConfigFile::default();
+        Sources { user: &none, central: &none, project: None, env, flags: &[] }.resolve()
+    }
+
+    #[test]
+    fn the_defaults_as_written_are_those_of_the_code() {
+        let all: Vec<_> = KEYS.iter().map(|k| pair(k.name, k.default)).collect();
+        let mut odd = Settings {
+            segment_size: 1,
+            command_lines: true,
+            cache_inodes: 1,
+            sync_interval: Duration::ZERO,
+            group_idle: Duration::ZERO,
+            prune_max_age: None,
+            prune_max_size: None,
+            prune_min_free: 90,
+        };
+        odd.apply(&all, "test").unwrap();
+        assert_eq!(odd, Settings::default());
     }
 
     #[test]
@@ -394,7 +551,7 @@ mod tests {
             assert_eq!(e.class, Class::Usage, "{text}");
             assert!(e.message.starts_with("/c/config.toml"), "{text}: {e}");
         }
-        let e = Settings::resolve(&UserConfig::default(), (&[], Path::new("p")), &|n| (n == "IZE_PRUNE_MAX_AGE").then(|| "x".into()), &[]);
+        let e = only_env(&|n| (n == "IZE_PRUNE_MAX_AGE").then(|| "x".into()));
         assert!(e.unwrap_err().message.starts_with("IZE_PRUNE_MAX_AGE"));
     }
 
@@ -408,13 +565,13 @@ mod tests {
         };
         assert_eq!(central(Some(Path::new("/flag")), &conf, &env).unwrap().dir(), Path::new("/flag"));
         assert_eq!(central(None, &conf, &env).unwrap().dir(), Path::new("/home/ann/ize"));
-        assert_eq!(central(None, &UserConfig::default(), &env).unwrap().dir(), Path::new("/home/ann/.local/share/ize"));
-        assert_eq!(central(None, &UserConfig::default(), &no_env).unwrap_err().class, Class::Usage);
+        assert_eq!(central(None, &ConfigFile::default(), &env).unwrap().dir(), Path::new("/home/ann/.local/share/ize"));
+        assert_eq!(central(None, &ConfigFile::default(), &no_env).unwrap_err().class, Class::Usage);
     }
 
     #[test]
     fn settings_survive_being_written_and_read() {
-        let all: Vec<_> = KEYS.iter().map(|(k, _)| pair(k, "1s")).collect();
+        let all: Vec<_> = KEYS.iter().map(|k| pair(k.name, "1s")).collect();
         let mut back = flatten(&unflatten(&all)).unwrap();
         back.sort();
         let mut all = all;

@@ -1,6 +1,7 @@
 //! Every path of ize, told once. Nobody else joins a file name to a project's directory.
 //!
 //! ```text
+//! <central-dir>/config.toml                settings for all projects in it
 //! <central-dir>/projects.lock              held while a project is created
 //! <central-dir>/projects/<uuid>/           one project, 0700
 //!   .pijul/  wal/  blobs/  meta/
@@ -33,6 +34,12 @@ impl Central {
     #[must_use]
     pub fn projects(&self) -> PathBuf {
         self.dir.join("projects")
+    }
+
+    /// Settings for all projects in it.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.toml")
     }
 
     /// Held (flock) while a project is created, so that two cannot take one name.
@@ -74,6 +81,13 @@ impl Layout {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The central directory that it is in, where its place says so: `<central-dir>/projects/<id>`.
+    #[must_use]
+    pub fn central(&self) -> Option<Central> {
+        let projects = self.dir.parent()?;
+        (projects.file_name()? == "projects").then(|| projects.parent().map(Central::new)).flatten()
     }
 
     /// The Pijul repository.

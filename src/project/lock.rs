@@ -87,6 +87,11 @@ impl Lock {
                 Ok(()) => break,
                 // Somebody who only looks ([`held_by`]) holds it for an instant.
                 Err(Errno::WOULDBLOCK) if attempt < ATTEMPTS => std::thread::sleep(BETWEEN_ATTEMPTS),
+                // What the file says is of the last one who wrote; readers leave no name.
+                Err(Errno::WOULDBLOCK) if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() => {
+                    return Err(Error::new(Class::Busy, format!("the project in {} is mounted read-only", layout.dir().display()))
+                        .hint("unmount it first: `ize list` shows where it is"));
+                }
                 Err(Errno::WOULDBLOCK) => return Err(busy(layout, read(&file).as_ref())),
                 Err(e) => return Err(Error::io(doing(), e.into())),
             }
@@ -150,6 +155,32 @@ impl Lock {
         self.file.set_len(0).doing(doing)?;
         self.file.write_all_at(&line, 0).doing(doing)?;
         self.file.sync_all().doing(doing)
+    }
+}
+
+/// Keeps writers out of a project and writes nothing, for as long as it lives.
+#[derive(Debug)]
+pub struct ReadLock {
+    _file: File,
+}
+
+impl ReadLock {
+    /// Takes it; `None` for a project that nobody ever opened, which has nothing to lock.
+    ///
+    /// # Errors
+    /// [`Class::Busy`] naming the pid of whoever has the project open for writing; [`Class::Io`].
+    pub fn acquire(layout: &Layout) -> Result<Option<Self>> {
+        let path = layout.lock();
+        let doing = || format!("cannot lock {}", path.display());
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.doing(doing)?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(Errno::WOULDBLOCK) => Err(busy(layout, read(&file).as_ref())),
+            Err(e) => Err(Error::io(doing(), e.into())),
+        }
     }
 }
 
@@ -274,6 +305,23 @@ mod tests {
         assert_eq!(held_by(&layout).unwrap().unwrap().unwrap(), *lock.holder());
         drop(lock);
         assert_eq!(held_by(&layout).unwrap(), None);
+    }
+
+    #[test]
+    fn readers_keep_writers_out_and_not_each_other_and_write_nothing() {
+        let (_dir, layout) = layout();
+        assert!(ReadLock::acquire(&layout).unwrap().is_none());
+        let (lock, _) = Lock::acquire(&layout).unwrap();
+        let e = ReadLock::acquire(&layout).unwrap_err();
+        assert!(e.class == Class::Busy && e.message.contains(&std::process::id().to_string()), "{e}");
+        lock.release_clean().unwrap();
+        let before = std::fs::read(layout.lock()).unwrap();
+        let readers = [ReadLock::acquire(&layout).unwrap().unwrap(), ReadLock::acquire(&layout).unwrap().unwrap()];
+        let e = Lock::acquire(&layout).unwrap_err();
+        assert!(e.class == Class::Busy && e.message.contains("read-only"), "{e}");
+        assert_eq!(std::fs::read(layout.lock()).unwrap(), before);
+        drop(readers);
+        Lock::acquire(&layout).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`layout`] is the one place that knows every path; [`names`] says what a project may be called; [`units`] and [`config`] read
 //! settings; [`identity`] is `meta/project.toml`; [`registry`] creates and finds projects; [`lock`] lets one daemon in; [`mounts`] says
-//! what the kernel has mounted.
+//! what the kernel has mounted, [`holders`] who keeps a mount busy.
 
 pub use config::Settings;
 pub use layout::Layout;
@@ -11,10 +11,13 @@ pub use registry::Project;
 pub mod atomic;
 pub mod base64;
 pub mod config;
+pub mod config_edit;
+pub mod holders;
 pub mod identity;
 pub mod layout;
 pub mod lock;
 pub mod mounts;
 pub mod names;
+mod nearest;
 pub mod registry;
 pub mod units;

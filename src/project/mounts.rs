@@ -1,11 +1,12 @@
-//! What the kernel has mounted, from `/proc/self/mountinfo`: which ize mount a path is in, and which one its daemon has left behind.
+//! What the kernel has mounted, from `/proc/self/mountinfo`: which ize mount a path is in, which one its daemon has left behind, and what
+//! is the same place under another name (bind mounts). Taking a mount away is here too, for the daemon and for commands alike.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -26,8 +27,14 @@ pub struct Mount {
     pub id: u64,
     /// Number of the mount that it stands on.
     pub parent: u64,
+    /// Device of the file system, major and minor: what stat(2) says of everything in it.
+    pub device: (u32, u32),
+    /// What of the file system is mounted here: `/`, or with a bind mount a directory in it.
+    pub root: PathBuf,
     /// Where it is.
     pub point: PathBuf,
+    /// Nothing can be changed through it.
+    pub read_only: bool,
     /// File system type.
     pub fs_type: OsString,
     /// What is mounted.
@@ -65,8 +72,16 @@ impl Mount {
     /// True when its daemon is gone: every access answers ENOTCONN until it is detached.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        matches!(rustix::fs::statfs(&self.point), Err(Errno::NOTCONN))
+        is_stale(&self.point)
     }
+}
+
+/// Is there a mount whose daemon is gone? stat(2) does not tell, because the kernel answers it from what it was told before; statfs(2) is
+/// never answered from memory.
+#[must_use]
+pub fn is_stale(point: &Path) -> bool {
+    // A request that was on its way when the daemon died is aborted; from then on there is no connection.
+    matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// The mounts of this process, in the kernel's order.
@@ -125,6 +140,15 @@ impl Mounts {
         self.of(path).filter(|m| m.is_ize())
     }
 
+    /// Where a path is by its file system: the device, and the path from the file system's own root. Two names of one place (bind mounts)
+    /// give the same.
+    #[must_use]
+    pub fn place(&self, path: &Path) -> Option<((u32, u32), PathBuf)> {
+        let mount = self.of(path)?;
+        let rest = path.strip_prefix(&mount.point).ok()?;
+        Some((mount.device, if rest.as_os_str().is_empty() { mount.root.clone() } else { mount.root.join(rest) }))
+    }
+
     /// The mount whose root is `point` (the uppermost, if several lie on it).
     #[must_use]
     pub fn at(&self, point: &Path) -> Option<&Mount> {
@@ -138,11 +162,15 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
     let id = number(fields.next())?;
     let parent = number(fields.next())?;
-    let point = unescape(fields.nth(2)?);
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let root = unescape(fields.next()?).into();
+    let point = unescape(fields.next()?).into();
+    let read_only = fields.next()?.split(|b| *b == b',').any(|word| word == b"ro");
     fields.find(|f| *f == b"-")?;
     let fs_type = unescape(fields.next()?);
     let source = unescape(fields.next()?);
-    Some(Mount { id, parent, point: point.into(), fs_type, source })
+    Some(Mount { id, parent, device, root, point, read_only, fs_type, source })
 }
 
 /// `\040` and the like back to bytes.
@@ -161,29 +189,61 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(out)
 }
 
-/// Takes a mount away lazily (MNT_DETACH): the name is free at once, what is still open goes on. As root by umount2(2), else through
-/// `fusermount3`. Meant for mounts whose daemon is gone; a living daemon is asked to unmount itself.
+/// Takes a mount away: as root by umount2(2), else through `fusermount3`. `lazy` frees the name at once (MNT_DETACH), what is still open goes
+/// on.
 ///
 /// # Errors
-/// [`Class::Refused`] when the mount is not ours to take away, [`Class::Io`].
-pub fn detach(point: &Path) -> Result<()> {
-    let doing = || format!("cannot detach {}", point.display());
-    match rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        Ok(()) => return Ok(()),
+/// EBUSY when something in it is open and it is not lazy; what umount2(2) or fusermount3 says.
+pub fn take_away(point: &Path, lazy: bool) -> io::Result<()> {
+    let flags = UnmountFlags::NOFOLLOW | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(point, flags) {
         Err(Errno::PERM) => {}
-        Err(e) => return Err(Error::io(doing(), e.into())),
+        other => return other.map_err(Into::into),
     }
-    let output = match Command::new("fusermount3").args(["-u", "-z", "--"]).arg(point).output() {
+    let output = match Command::new("fusermount3").args([if lazy { "-uz" } else { "-u" }, "--"]).arg(point).stdin(Stdio::null()).output() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::new(Class::Refused, format!("{}: fusermount3 is not installed", doing())).hint("install the package fuse3"));
+            return Err(io::Error::new(e.kind(), "fusermount3 (package fuse3) is not installed"));
         }
-        other => other.doing(doing)?,
+        other => other?,
     };
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(Class::Refused, format!("{}: {}", doing(), said.trim())))
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(if said.contains("busy") { Errno::BUSY.into() } else { io::Error::new(io::ErrorKind::PermissionDenied, said) })
+}
+
+/// Takes a mount away lazily. Meant for mounts whose daemon is gone; a living daemon is asked to unmount itself.
+///
+/// # Errors
+/// [`Class::Refused`] when the mount is not ours to take away, [`Class::Io`].
+pub fn detach(point: &Path) -> Result<()> {
+    take_away(point, true).map_err(|e| {
+        let doing = format!("cannot detach {}", point.display());
+        match e.kind() {
+            io::ErrorKind::NotFound => Error::new(Class::Refused, format!("{doing}: {e}")).hint("install the package fuse3"),
+            io::ErrorKind::PermissionDenied => Error::new(Class::Refused, format!("{doing}: {e}")),
+            _ => Error::io(doing, e),
+        }
+    })
+}
+
+/// Refuses a store that lies on a mount of ize, also through symbolic links and bind mounts: the daemon would wait for itself or for a
+/// neighbour, and a crash of one would take both.
+///
+/// # Errors
+/// [`Class::Refused`] with both paths; [`Class::Io`].
+pub fn refuse_store_on_ize(store: &Path) -> Result<()> {
+    // It may still have to be made.
+    let there = store.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let full = std::fs::canonicalize(there).doing(|| format!("cannot find {}", there.display()))?;
+    match Mounts::load()?.ize_of(&full) {
+        None => Ok(()),
+        Some(mount) => {
+            Err(Error::new(Class::Refused, format!("the store {} is on a mount of ize itself, {}", store.display(), mount.point.display()))
+                .hint("choose a central directory (--central-dir, IZE_CENTRAL_DIR) on a disk"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +292,14 @@ nonsense\n\
         assert_eq!(raw.point.as_os_str().as_bytes(), b"/raw\xff\xfe");
         assert_eq!(mounts.at(Path::new("/m")).unwrap().source, "ize:over");
         assert_eq!(mounts.at(Path::new("/m/x")), None);
+    }
+
+    #[test]
+    fn a_bind_mount_is_the_same_place_under_another_name() {
+        let mounts = Mounts::parse(b"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:1 /srv/store/wal /b ro,nosuid - ext4 /dev/a rw");
+        assert_eq!(mounts.place(Path::new("/b/x")), mounts.place(Path::new("/srv/store/wal/x")));
+        assert_eq!(mounts.place(Path::new("/b")), Some(((8, 1), "/srv/store/wal".into())));
+        assert_eq!(mounts.0.iter().map(|m| m.read_only).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

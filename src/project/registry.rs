@@ -168,7 +168,10 @@ pub fn init(central: &Central, name: &str) -> Result<Project> {
 }
 
 /// `projects/` and what leads there. Only what is missing is created, each name synced.
-fn create_private_dirs(central: &Central) -> Result<()> {
+///
+/// # Errors
+/// Whatever the disk says.
+pub fn create_private_dirs(central: &Central) -> Result<()> {
     let target = central.projects();
     let mut missing = Vec::new();
     let mut at = target.as_path();

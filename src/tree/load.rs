@@ -142,6 +142,8 @@ impl Tree {
             Some(_) => return Err(TreeError::NotDirectory(dir)),
             None => return Err(TreeError::NoInode(dir)),
         }
+        self.looked += 1;
+        self.missed += 1;
         let entries = self.committed_entries(dir)?;
         let children = self.bring_in(dir, entries);
         if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {

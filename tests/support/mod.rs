@@ -114,8 +114,33 @@ impl Drop for Home {
                 let _ = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
             }
         }
-        // Daemons that outlived their mount.
-        let _ = Command::new("pkill").args(["-9", "-f", &ours]).status();
+        // Daemons that outlived their mount: those of this test alone, which its own directory names.
+        for pid in daemons_of(&ours) {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Processes of ize that name `dir` in a word of theirs.
+pub fn daemons_of(dir: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let ours = |pid: &i32| {
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        exe.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ize")) && String::from_utf8_lossy(&words).contains(dir)
+    };
+    pids.filter(ours).collect()
+}
+
+/// Waits until `done`, for at most a minute.
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
+pub mod config;
 pub mod wal;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use crate::cli::session::Session;
 use crate::cli::verbs;
 use crate::error::Result;
 
+pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
 /// A mounted directory in which nothing is ever lost.
@@ -81,6 +83,9 @@ pub enum Verb {
     Cat(CatArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
+    /// Look at the settings and change them
+    #[command(subcommand, after_help = config::HELP)]
+    Config(ConfigVerb),
     /// Look at the log, check it, prune it, mend it
     #[command(subcommand, after_help = wal::HELP)]
     Wal(WalVerb),
@@ -104,6 +109,7 @@ impl Verb {
             Self::History(args) => verbs::history::run(&args, session),
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
+            Self::Config(verb) => verbs::config::run(&verb, session),
             Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
             Self::Wal(WalVerb::Verify(args)) => verbs::wal::verify::run(&args, session),
             Self::Wal(WalVerb::Prune(args)) => verbs::wal::prune::run(&args, session),
@@ -118,13 +124,14 @@ impl Verb {
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
+            Self::Config(ConfigVerb::List(args)) => args.json,
             Self::Wal(WalVerb::Inspect(args)) => args.json,
             Self::Wal(WalVerb::Verify(args)) => args.json,
             Self::Wal(WalVerb::Prune(args)) => args.json,
             Self::Wal(WalVerb::Repair(args)) => args.json,
             #[cfg(feature = "fuse")]
             Self::Mount(_) => false,
-            Self::Init(_) | Self::Unmount(_) | Self::Sync(_) | Self::Commit(_) | Self::Cat(_) | Self::Restore(_) => false,
+            Self::Config(_) | Self::Init(_) | Self::Unmount(_) | Self::Sync(_) | Self::Commit(_) | Self::Cat(_) | Self::Restore(_) => false,
         }
     }
 }
@@ -167,6 +174,9 @@ pub struct MountArgs {
     /// Mount over a directory that is not empty, hiding what is in it
     #[arg(long)]
     pub over: bool,
+    /// Change nothing, in the mount and in the store: no recovery, what is sound is shown (the same as -o ro)
+    #[arg(long)]
+    pub read_only: bool,
 }
 
 /// `ize unmount`.
@@ -176,6 +186,12 @@ pub struct UnmountArgs {
     /// The project or its mount point [default: the mount of the current directory]
     #[arg(value_name = "NAME|MOUNTPOINT")]
     pub word: Option<OsString>,
+    /// While it is in use, try again for so long, e.g. 30s
+    #[arg(long, value_name = "TIME", value_parser = crate::project::units::duration)]
+    pub wait: Option<std::time::Duration>,
+    /// Take the name away now, although something is open; that is served until it is closed
+    #[arg(long)]
+    pub lazy: bool,
 }
 
 /// `ize sync`.
@@ -188,6 +204,9 @@ pub struct SyncArgs {
 
 /// `ize status`.
 #[derive(Debug, Group)]
+#[command(
+    after_help = "Examples:\n  ize status notes\n  ize status --check || echo 'look at it'\n  ize status notes --prometheus > /var/lib/node_exporter/notes.prom"
+)]
 pub struct StatusArgs {
     /// The project, or a path in its mount [default: that of the current directory]
     #[arg(value_name = "PROJECT")]
@@ -195,6 +214,12 @@ pub struct StatusArgs {
     /// As one JSON object
     #[arg(long)]
     pub json: bool,
+    /// As text that Prometheus reads
+    #[arg(long, conflicts_with = "json")]
+    pub prometheus: bool,
+    /// Only whether it keeps up, also as exit code: 0 ok, 1 lagging, 6 stuck, 10 not mounted
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// `ize commit`.
@@ -285,6 +310,14 @@ mod tests {
             "ize cat a.txt --at now~3",
             "ize restore a b --at yesterday --dry-run --yes",
             "ize restore notes a 1a2f",
+            "ize status notes --json --check",
+            "ize status --prometheus",
+            "ize unmount notes --wait 30s --lazy",
+            "ize config get log.sync-interval",
+            "ize config set group.idle 5s --user",
+            "ize config set group.idle 5s --project notes",
+            "ize config unset group.idle --central",
+            "ize config list --origin --json",
             "ize wal inspect notes --json",
             "ize wal verify",
             "ize wal repair notes --yes --dry-run --json",
@@ -299,7 +332,16 @@ mod tests {
                 Args::try_parse_from(line.split(' ')).map_err(|e| e.to_string()).unwrap();
             }
         }
-        for line in ["ize cat", "ize restore", "ize wal prune --max-age 7", "ize wal prune --max-size big", "ize wal", "ize mount a b c"] {
+        for line in [
+            "ize cat",
+            "ize restore",
+            "ize wal prune --max-age 7",
+            "ize wal prune --max-size big",
+            "ize wal",
+            "ize mount a b c",
+            "ize config",
+            "ize config set a b --user --central",
+        ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

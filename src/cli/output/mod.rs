@@ -236,10 +236,15 @@ pub fn confirm(question: &str, yes: bool) -> Result<()> {
     }
 }
 
-/// Starts tracing on stderr: `IZE_LOG` (a tracing filter) if set, else `-v` info, `-vv` debug, `-vvv` trace, without `-v` warnings.
+/// Starts tracing on stderr: `IZE_LOG` (a tracing filter) if set, else `-v` info, `-vv` debug, `-vvv` trace, without `-v` warnings. In the
+/// background stderr is the daemon's log, which says info unasked.
 pub fn start_tracing(verbose: u8) {
     use tracing_subscriber::EnvFilter;
-    let level = match verbose {
+    #[cfg(feature = "fuse")]
+    let background = crate::fuse::daemon::in_background();
+    #[cfg(not(feature = "fuse"))]
+    let background = false;
+    let level = match verbose.max(u8::from(background)) {
         0 => "warn",
         1 => "info",
         2 => "debug",
@@ -252,8 +257,15 @@ pub fn start_tracing(verbose: u8) {
         }),
         _ => EnvFilter::new(format!("ize={level}")),
     };
+    // A terminal that has died must not take the daemon with it: by default a line that cannot be written is told to stderr, with a panic.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     // Only fails when a subscriber is there already (in tests).
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(style::on_stderr()).try_init();
+    #[cfg(feature = "fuse")]
+    if background {
+        let _ = lines.with_writer(crate::fuse::daemon::LogWriter::default).with_ansi(false).try_init();
+        return;
+    }
+    let _ = lines.with_writer(io::stderr).with_ansi(style::on_stderr()).try_init();
 }
 
 #[cfg(test)]

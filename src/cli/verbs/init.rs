@@ -4,7 +4,7 @@ use crate::cli::args::InitArgs;
 use crate::cli::output;
 use crate::cli::session::Session;
 use crate::error::{Class, Error, Result};
-use crate::project::registry;
+use crate::project::{mounts, registry};
 
 /// Creates a project.
 ///
@@ -16,7 +16,9 @@ pub fn run(args: &InitArgs, session: &mut Session) -> Result<()> {
     }
     // A name that is not UTF-8 goes on with the character that stands for what is not one, and is refused in the usual words.
     let name = args.name.to_string_lossy();
-    let project = registry::init(&session.central()?, &name)?;
+    let central = session.central()?;
+    mounts::refuse_store_on_ize(central.dir())?;
+    let project = registry::init(&central, &name)?;
     output::report(&format!("created project `{name}` in {}", project.layout.dir().display()));
     Ok(())
 }

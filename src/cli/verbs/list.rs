@@ -27,17 +27,18 @@ pub fn run(args: &ListArgs, session: &mut Session) -> Result<()> {
     let width = shown().map(|p| p.identity.name.len()).max().unwrap_or(0);
     for p in shown() {
         // A mount of a dead daemon is stale: there, but nobody answers.
-        let mounts: Vec<_> = world.mounts_of(p).map(|m| (m.point.as_os_str().as_bytes(), m.is_stale())).collect();
+        let mounts: Vec<_> = world.mounts_of(p).map(|m| (m.point.as_os_str().as_bytes(), m.is_stale(), m.read_only)).collect();
         if args.json {
             let mut object = Map::new();
             object.insert("name".into(), p.identity.name.clone().into());
             object.insert("id".into(), p.identity.id.to_string().into());
             output::put_path(&mut object, "dir", p.layout.dir().as_os_str().as_bytes());
             object.insert("created".into(), output::json_time(p.identity.created).into());
-            let mounted = mounts.iter().map(|(point, stale)| {
+            let mounted = mounts.iter().map(|(point, stale, read_only)| {
                 let mut mount = Map::new();
                 output::put_path(&mut mount, "mountpoint", point);
                 mount.insert("stale".into(), (*stale).into());
+                mount.insert("read_only".into(), (*read_only).into());
                 Value::from(mount)
             });
             object.insert("mounted".into(), mounted.collect());
@@ -46,7 +47,14 @@ pub fn run(args: &ListArgs, session: &mut Session) -> Result<()> {
             let place = if mounts.is_empty() {
                 "not mounted".to_owned()
             } else {
-                let one = |(point, stale): &(&[u8], bool)| format!("{}{}", output::name(point), if *stale { " (daemon gone)" } else { "" });
+                let one = |(point, stale, read_only): &(&[u8], bool, bool)| {
+                    let how = match (stale, read_only) {
+                        (true, _) => " (daemon gone)",
+                        (false, true) => " (read-only)",
+                        (false, false) => "",
+                    };
+                    format!("{}{how}", output::name(point))
+                };
                 mounts.iter().map(one).collect::<Vec<_>>().join(", ")
             };
             session.out.line(&format!("{:width$}  {}  {place}", p.identity.name, p.identity.id))?;

@@ -2,11 +2,13 @@
 
 pub mod cat;
 pub mod commit;
+pub mod config;
 pub mod history;
 pub mod init;
 pub mod list;
 #[cfg(feature = "fuse")]
 pub mod mount;
+mod prometheus;
 pub mod restore;
 pub mod status;
 pub mod sync;

@@ -11,11 +11,11 @@ use crate::cli::session::Session;
 use crate::control::Server;
 use crate::engine::Engine;
 use crate::engine::core::Recovery;
+use crate::engine::read_only::ReadOnly;
 use crate::error::{Class, Error, IoContext, Result};
-use crate::fuse::MountOptions;
-use crate::fuse::daemon::{self, Background};
-use crate::fuse::mount;
-use crate::project::{Project, lock, registry};
+use crate::fuse::daemon::{self, Background, Report};
+use crate::fuse::{MountOptions, mount, prepare};
+use crate::project::{Project, lock, mounts, names, registry};
 
 /// How long requests that are being answered may take when the daemon ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -36,16 +36,30 @@ pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
     }
     let (word, mountpoint) = words(args, session)?;
     let lists = args.options.iter().map(|o| o.to_str().ok_or_else(|| Error::new(Class::Usage, "mount options are plain text")));
-    let options = MountOptions::parse(lists.collect::<Result<Vec<_>>>()?)?;
+    let mut options = MountOptions::parse(lists.collect::<Result<Vec<_>>>()?)?;
+    options.read_only |= args.read_only;
+    if let Some(dir) = &options.central_dir {
+        session.global.central_dir = Some(dir.clone());
+    }
     let central = session.central()?;
     let project = match registry::find(&central, &word) {
-        Err(e) if e.class == Class::NotFound && args.create => {
+        Err(e) if e.class == Class::NotFound && args.create && !options.read_only => {
             let name = word.to_str().ok_or_else(|| Error::new(Class::Usage, "a project's name is plain text"))?;
+            names::check(name)?;
+            mounts::refuse_store_on_ize(central.dir())?;
+            registry::create_private_dirs(&central)?;
+            // First, so that a place where nothing can be mounted leaves no project behind.
+            if let Some(place) = &mountpoint {
+                prepare(place, central.dir(), args.over)?;
+            }
             let project = registry::init(&central, name)?;
             output::report(&format!("created project `{name}`"));
             project
         }
-        Err(e) if e.class == Class::NotFound => return Err(e.hint("create it with `ize init`, or on the way with --create")),
+        Err(e) if e.class == Class::NotFound => {
+            let near = e.hint.clone().filter(|h| h.starts_with("did you mean")).map_or_else(String::new, |h| h + " Else ");
+            return Err(e.hint(format!("{near}create it with `ize init`, or on the way with --create")));
+        }
         other => other?,
     };
     let name = &project.identity.name;
@@ -53,50 +67,43 @@ pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
     let mountpoint = mountpoint.ok_or_else(|| {
         Error::new(Class::Usage, format!("`{name}` was not mounted before: where?")).hint(format!("ize mount {name} MOUNTPOINT"))
     })?;
-    let mountpoint = std::path::absolute(&mountpoint).doing(|| format!("cannot find {}", mountpoint.display()))?;
+    let place = Place {
+        project: &project,
+        central: central.dir(),
+        mountpoint: std::path::absolute(&mountpoint).doing(|| format!("cannot find {}", mountpoint.display()))?,
+        options: &options,
+        over: args.over,
+    };
     if args.foreground || background.is_some() {
-        return serve(&project, &mountpoint, &options, args.over, background, session);
+        if background.is_none() {
+            place.make_ready(args.create)?;
+        }
+        return place.serve(background, session);
     }
     // Asked here too, so that the common mistakes are answered without starting anything.
     lock::outlive(&project.layout, DEATH)?;
     if let Some(holder) = lock::held_by(&project.layout)? {
         return Err(lock::busy(&project.layout, holder.as_ref()));
     }
-    let mountpoint = make_ready(&mountpoint, &project, args)?;
+    let mountpoint = place.make_ready(args.create)?;
     let mut command: Vec<OsString> = vec!["--central-dir".into(), absolute(central.dir())?.into_os_string(), "mount".into()];
     for list in &args.options {
         command.extend(["-o".into(), list.clone()]);
     }
     command.extend(args.over.then(|| "--over".into()));
+    command.extend(options.read_only.then(|| "--read-only".into()));
     command.extend((0..session.global.verbose).map(|_| "-v".into()));
     command.extend(["--".into(), project.identity.id.to_string().into(), mountpoint.clone().into_os_string()]);
-    daemon::start(&command, &project.layout.daemon_log())?;
-    if let Ok(text) = std::fs::read(project.layout.last_recovery())
-        && let Ok(recovery) = serde_json::from_slice::<Recovery>(&text)
-    {
-        say_recovery(&recovery);
-    }
-    output::report(&format!("`{name}` is mounted at {}", mountpoint.display()));
+    let log = project.layout.daemon_log();
+    let said = daemon::start(&command, (!options.read_only).then_some(log.as_path()))?;
+    said.reports.iter().for_each(|line| output::report(line));
+    said.warnings.iter().for_each(|line| output::warn(line));
+    output::report(&place.mounted());
     Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).doing(|| format!("cannot find {}", path.display()))
-}
-
-/// Creates the mount point if asked to, and refuses what would go wrong.
-fn make_ready(mountpoint: &Path, project: &Project, args: &MountArgs) -> Result<PathBuf> {
-    match std::fs::symlink_metadata(mountpoint) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.create => {
-            std::fs::create_dir_all(mountpoint).doing(|| format!("cannot create {}", mountpoint.display()))?;
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::new(Class::NotFound, format!("there is no directory {}", mountpoint.display()))
-                .hint("create it, or let --create do it"));
-        }
-        Ok(_) | Err(_) => {}
-    }
-    mount::prepare(mountpoint, project.layout.dir(), args.over)
 }
 
 /// The project's word and the mount point.
@@ -110,80 +117,128 @@ fn words(args: &MountArgs, session: &Session) -> Result<(OsString, Option<PathBu
     }
 }
 
-/// Holds the project open and serves the mount until it is taken away. Who waits for the mount is told how it went.
-fn serve(
-    project: &Project,
-    mountpoint: &Path,
-    options: &MountOptions,
+/// What is mounted where, and how.
+struct Place<'a> {
+    project: &'a Project,
+    central: &'a Path,
+    mountpoint: PathBuf,
+    options: &'a MountOptions,
     over: bool,
-    background: Option<Background>,
-    session: &Session,
-) -> Result<()> {
-    let mut waiting = background;
-    let result = open_and_serve(project, mountpoint, options, over, &mut waiting, session);
-    if let (Err(e), Some(waiting)) = (&result, waiting) {
-        waiting.failed(e);
-    }
-    result
 }
 
-fn open_and_serve(
-    project: &Project,
-    mountpoint: &Path,
-    options: &MountOptions,
-    over: bool,
-    waiting: &mut Option<Background>,
-    session: &Session,
-) -> Result<()> {
-    let settings = session.settings(project, &[])?;
-    let mountpoint = mount::prepare(mountpoint, project.layout.dir(), over)?;
-    let engine = Engine::open(project, &settings)?;
-    if waiting.is_none() {
-        say_recovery(&engine.core().recovery);
+impl Place<'_> {
+    fn mounted(&self) -> String {
+        let how = if self.options.read_only { ", read-only" } else { "" };
+        format!("`{}` is mounted at {}{how}", self.project.identity.name, self.mountpoint.display())
     }
-    let server = {
-        let engine = Arc::clone(&engine);
-        Server::start(&project.layout, project.identity.owner_uid, move |request, uid| engine.handle(request, uid))?
-    };
-    let unmount = {
-        let mountpoint = mountpoint.clone();
-        Box::new(move || mount::unmount(&mountpoint, false))
-    };
-    engine.set_mounted(&mountpoint, options.read_only, unmount);
-    let remembered = remember(project, &mountpoint);
-    let in_foreground = waiting.is_none();
-    let served = mount::serve(Arc::clone(&engine.core().fs), &project.identity.name, &mountpoint, options, || match waiting.take() {
-        Some(waiting) => waiting.ready(),
-        None if in_foreground => output::report(&format!("`{}` is mounted at {}", project.identity.name, mountpoint.display())),
-        None => {}
-    });
-    let closed = engine.close();
-    server.stop(LAST_ANSWERS);
-    if let Err(e) = remembered {
-        tracing::warn!("{e}");
+
+    /// Creates the mount point if asked to, and refuses what would go wrong.
+    fn make_ready(&self, create: bool) -> Result<PathBuf> {
+        if !create && std::fs::symlink_metadata(&self.mountpoint).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+            return Err(Error::new(Class::NotFound, format!("there is no directory {}", self.mountpoint.display()))
+                .hint("create it, or let --create do it"));
+        }
+        prepare(&self.mountpoint, self.central, self.over)
     }
-    served.map(drop).and(closed)
+
+    /// Holds the project open and serves the mount until it is taken away. Who waits for the mount is told how it went.
+    fn serve(&self, background: Option<Background>, session: &Session) -> Result<()> {
+        let mut waiting = background;
+        let result = if self.options.read_only { self.look(&mut waiting) } else { self.open_and_serve(&mut waiting, session) };
+        match &result {
+            Err(e) if waiting.is_some() => {
+                if let Some(waiting) = waiting {
+                    waiting.failed(e);
+                }
+            }
+            // The log is all that is left to say it to; in the foreground the caller says it.
+            Err(e) if daemon::in_background() => tracing::error!("{e}"),
+            _ => {}
+        }
+        result
+    }
+
+    /// Nobody may write: nothing in the store changes, not even a log of the daemon.
+    fn look(&self, waiting: &mut Option<Background>) -> Result<()> {
+        let at = prepare(&self.mountpoint, self.central, self.over)?;
+        let open = ReadOnly::open(self.project)?;
+        let mut report = Report::default();
+        report.warnings.extend(open.findings.iter().map(|f| format!("{f}; what comes after it is not shown")));
+        report.reports.push(format!("shown as after {}; nothing was recovered, nothing in the store changes", open.end));
+        mount::serve(Arc::clone(&open.fs), &self.project.identity.name, &at, self.options, || self.ready(waiting, report)).map(drop)
+    }
+
+    fn open_and_serve(&self, waiting: &mut Option<Background>, session: &Session) -> Result<()> {
+        let project = self.project;
+        let settings = session.settings(project, &[])?;
+        let at = prepare(&self.mountpoint, self.central, self.over)?;
+        let engine = Engine::open(project, &settings).map_err(|e| may_look(e, project))?;
+        let server = {
+            let engine = Arc::clone(&engine);
+            Server::start(&project.layout, project.identity.owner_uid, move |request, uid| engine.handle(request, uid))?
+        };
+        let unmount = {
+            let at = at.clone();
+            Box::new(move |lazy| mount::unmount(&at, lazy))
+        };
+        engine.set_mounted(&at, unmount);
+        let remembered = remember(project, &at);
+        let report = recovery_report(&engine.core().recovery);
+        let served = mount::serve(Arc::clone(&engine.core().fs), &project.identity.name, &at, self.options, || self.ready(waiting, report));
+        // Said before the lock is let go: who waits for the end may look here then.
+        tracing::info!("`{}` is unmounted", project.identity.name);
+        let closed = engine.close();
+        server.stop(LAST_ANSWERS);
+        if let Err(e) = remembered {
+            tracing::warn!("{e}");
+        }
+        served.map(drop).and(closed)
+    }
+
+    /// The mount answers: tells whoever waits.
+    fn ready(&self, waiting: &mut Option<Background>, report: Report) {
+        tracing::info!("{} by ize {}", self.mounted(), env!("CARGO_PKG_VERSION"));
+        report.reports.iter().for_each(|line| tracing::info!("{line}"));
+        report.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        match waiting.take() {
+            Some(waiting) => waiting.ready(report),
+            None => {
+                report.reports.iter().for_each(|line| output::report(line));
+                output::report(&self.mounted());
+            }
+        }
+    }
+}
+
+/// Damage stops a mount; a look at what is sound is still possible.
+fn may_look(e: Error, project: &Project) -> Error {
+    if e.class != Class::Damage {
+        return e;
+    }
+    let look = format!("`ize mount {} --read-only` shows what is sound", project.identity.name);
+    let hint = e.hint.as_ref().map_or_else(|| look.clone(), |hint| format!("{hint}; {look}"));
+    e.hint(hint)
 }
 
 /// Keeps the place for `ize mount NAME`.
 fn remember(project: &Project, mountpoint: &Path) -> Result<()> {
-    if project.identity.last_mountpoint.as_deref() == Some(mountpoint) {
+    // Settings may have been changed since it was read.
+    let mut identity = Project::open(project.layout.dir())?.identity;
+    if identity.last_mountpoint.as_deref() == Some(mountpoint) {
         return Ok(());
     }
-    let mut identity = project.identity.clone();
     identity.last_mountpoint = Some(mountpoint.to_owned());
     identity.write(&project.layout.identity())
 }
 
-fn say_recovery(recovery: &Recovery) {
+/// What recovery did, for people; nothing when the project had been closed in order.
+fn recovery_report(recovery: &Recovery) -> Report {
+    let mut report = Report::default();
     if recovery.operations > 0 && !recovery.clean {
         let (n, bytes) = (recovery.operations, crate::project::units::show_size(recovery.bytes));
-        output::report(&format!("recovered {n} operations ({bytes}) up to {} in {} ms", recovery.last, recovery.millis));
+        report.reports.push(format!("recovered {n} operations ({bytes}) up to {} in {} ms", recovery.last, recovery.millis));
     }
-    if let Some(torn) = &recovery.torn {
-        output::warn(&format!("a torn tail was cut off and set aside: {torn}"));
-    }
-    for finding in &recovery.findings {
-        output::warn(finding);
-    }
+    report.warnings.extend(recovery.torn.as_ref().map(|torn| format!("a torn tail was cut off and set aside: {torn}")));
+    report.warnings.extend(recovery.findings.iter().cloned());
+    report
 }

@@ -4,10 +4,11 @@ use crate::cli::args::StatusArgs;
 use crate::cli::grammar::Paths;
 use crate::cli::output::{self, Out};
 use crate::cli::session::Session;
-use crate::control::message::{Horizon, PathBytes, StatusReport};
+use crate::cli::verbs::prometheus;
+use crate::control::message::{Health, Horizon, PathBytes, StatusReport};
 use crate::control::{Client, Request};
 use crate::engine::status;
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 use crate::project::{Project, units};
 
 /// Says how a project stands and how far back its two horizons lie.
@@ -21,14 +22,39 @@ pub fn run(args: &StatusArgs, session: &mut Session) -> Result<()> {
         Err(e) if e.class == Class::DaemonGone => at_rest(&meant.project, session)?,
         Err(e) => return Err(e),
     };
-    show(&mut session.out, &report, args.json)
+    if args.prometheus {
+        session.out.text(&prometheus::text(&report))?;
+    } else if args.json || !args.check {
+        show(&mut session.out, &report, args.json)?;
+    } else {
+        session.out.line(report.queue.as_ref().map_or("not mounted", |q| q.health.name()))?;
+    }
+    if args.check { check(&report) } else { Ok(()) }
 }
 
-/// A project that nobody has open: what is on disk. A mount whose daemon is dead is named.
+/// Health as a failure: lagging is 1, stuck 6, nobody there 10.
+fn check(report: &StatusReport) -> Result<()> {
+    let name = &report.project;
+    let Some(queue) = &report.queue else {
+        return Err(Error::new(Class::DaemonGone, format!("`{name}` is not mounted for writing")).hint("mount it with `ize mount`"));
+    };
+    let why = queue.why.as_deref().unwrap_or("it does not say why");
+    match queue.health {
+        Health::Ok => Ok(()),
+        Health::Lagging => Err(Error::new(Class::Failed, format!("`{name}` is lagging: {why}")).hint("nothing is lost; look again later")),
+        Health::Stuck => Err(Error::new(Class::Io, format!("`{name}` is stuck: {why}"))
+            .hint("look at the disk and at `meta/daemon.log`; then unmount and mount again")),
+    }
+}
+
+/// A project that nobody has open for writing: what is on disk. A mount whose daemon is dead is named, and one that is read-only.
 fn at_rest(project: &Project, session: &Session) -> Result<StatusReport> {
     let mut report = status::at_rest(project)?;
     let world = session.world()?;
-    report.mountpoint = world.mounts_of(project).next().map(|m| PathBytes::from(m.point.as_path()));
+    if let Some(mount) = world.mounts_of(project).next() {
+        report.mountpoint = Some(PathBytes::from(mount.point.as_path()));
+        report.read_only = mount.read_only && !mount.is_stale();
+    }
     Ok(report)
 }
 
@@ -40,31 +66,80 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     if json {
         return out.json(report);
     }
-    let mut row = |key: &str, value: String| out.line(&format!("{:12} {value}", format!("{key}:")));
+    let mut row = |key: &str, value: String| {
+        let key = if key.is_empty() { String::new() } else { format!("{key}:") };
+        out.line(&format!("{key:12} {value}"))
+    };
     row("project", report.project.clone())?;
     row("directory", output::name(&report.dir.0))?;
     let mounted = match (&report.mountpoint, report.pid) {
-        (Some(point), Some(pid)) => {
-            format!("{} (process {pid}{})", output::name(&point.0), if report.read_only { ", read only" } else { "" })
-        }
+        (Some(point), Some(pid)) => format!("{} (process {pid})", output::name(&point.0)),
+        (Some(point), None) if report.read_only => format!("{} (read-only)", output::name(&point.0)),
         (Some(point), None) => format!("{} (daemon gone)", output::name(&point.0)),
-        (None, _) => "no".into(),
+        (None, Some(pid)) => format!("no, but process {pid} has it open"),
+        (None, None) => "no".into(),
     };
     row("mounted", mounted)?;
+    if let Some(queue) = &report.queue {
+        let why = queue.why.as_ref().map_or_else(String::new, |why| format!(": {}", output::name(why.as_bytes())));
+        row("health", format!("{}{why}", queue.health.name()))?;
+    }
     if let Some(why) = &report.poisoned {
         row("POISONED", format!("{why}; writes answer EIO until it is mounted again"))?;
     }
     if let Some(why) = &report.last_error {
         row("TROUBLE", why.clone())?;
     }
-    row("log", format!("appended {}, durable {}, checkpoint {}", report.appended, report.durable, report.checkpoint))?;
-    row("pending", format!("{} operations after the checkpoint", report.pending))?;
+    let unsynced =
+        if report.unsynced_bytes > 0 { format!(" ({} unsynced)", units::show_size(report.unsynced_bytes)) } else { String::new() };
+    row("log", format!("appended {}, durable {}{unsynced}, checkpoint {}", report.appended, report.durable, report.checkpoint))?;
+    row("pending", pending(report))?;
+    if let Some(q) = &report.queue {
+        let rates = format!(
+            "{:.0} operations/s and {:.2} MB/s in, {:.0} and {:.2} committed",
+            q.appended_per_second, q.appended_mb_per_second, q.committed_per_second, q.committed_mb_per_second
+        );
+        let batch = q.mean_batch.map_or_else(String::new, |n| format!(", {n:.0} operations a version"));
+        row("throughput", format!("{rates}{batch}, replay busy {:.0}%", q.utilization * 100.0))?;
+    }
+    for u in report.uncommitted.iter().take(PATHS_SHOWN) {
+        let path = if u.path.0.is_empty() { ".".to_owned() } else { output::name(&u.path.0) };
+        row("", format!("{:>6}  {path}", u.operations))?;
+    }
+    let more = report.uncommitted_more + report.uncommitted.len().saturating_sub(PATHS_SHOWN) as u64;
+    if more > 0 {
+        row("", format!("        and {more} more paths (--json lists them)"))?;
+    }
     let pijul = report.pijul.map_or_else(String::new, |p| format!(", {p} of them in Pijul"));
     row("versions", format!("{}{pijul}", report.versions))?;
     let wal = units::show_size(report.wal_bytes);
-    row("on disk", format!("log {wal} in {} segments, blobs {}", report.segments, units::show_size(report.blob_bytes)))?;
+    let blobs = units::show_size(report.blob_bytes);
+    row("on disk", format!("log {wal} in {} segments, {} blobs in {} packs of {blobs}", report.segments, report.blobs, report.packs))?;
+    if let Some(c) = &report.cache {
+        let ratio = c.hit_ratio.map_or_else(String::new, |r| format!(", {:.1}% of lookups hit", r * 100.0));
+        let (size, limit) = (units::show_size(c.resident_bytes), units::show_size(c.limit_bytes));
+        row("memory", format!("{} inodes, about {size} (limit {}, about {limit}){ratio}", c.resident_inodes, c.limit_inodes))?;
+    }
+    if let Some(r) = report.recovery.as_ref().filter(|r| !r.clean && r.operations > 0) {
+        let torn = if r.torn.is_some() { ", a torn tail was set aside" } else { "" };
+        row("recovery", format!("{} operations ({}) in {} ms{torn}", r.operations, units::show_size(r.bytes), r.millis))?;
+    }
     row("operations", since(report.operations_since, "any single operation since", "no operation is kept"))?;
     row("history", since(report.versions_since, "every version since", "there is no version yet"))
+}
+
+/// Paths that people are shown.
+const PATHS_SHOWN: usize = 5;
+
+fn pending(report: &StatusReport) -> String {
+    let plain = format!("{} operations after the checkpoint", report.pending);
+    match &report.queue {
+        Some(q) if q.pending.operations > 0 => {
+            format!("{plain}, {} written, for {:.0} s (peak {})", units::show_size(q.pending.bytes), q.waiting_secs, q.peak.operations)
+        }
+        Some(q) => format!("{plain} (peak {})", q.peak.operations),
+        None => plain,
+    }
 }
 
 fn since(horizon: Option<Horizon>, back: &str, none: &str) -> String {

@@ -1,0 +1,242 @@
+//! What goes into the log and what replay takes out of it, as `ize status` tells it: the log above the checkpoint is a queue, its batches
+//! are versions. Counting costs a writer a few atomic additions.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::control::message::{Health, Load, Queue};
+use crate::op::Operation;
+
+/// Rates and utilization are taken over so long.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Distance of two samples.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// A group ends after 30 s at the latest; what waits for longer than this without any getting on, waits too long.
+pub const LAGGING_AFTER: Duration = Duration::from_secs(60);
+/// So long, and nobody should wait for it any more.
+pub const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// Operations, and bytes that they write.
+#[derive(Debug, Default)]
+struct Count {
+    operations: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Count {
+    fn new((operations, bytes): (u64, u64)) -> Self {
+        Self { operations: operations.into(), bytes: bytes.into() }
+    }
+
+    fn load(&self) -> Load {
+        Load { operations: self.operations.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+    }
+}
+
+/// Counts.
+#[derive(Debug)]
+pub struct Meter {
+    appended: Count,
+    committed: Count,
+    peak: Count,
+    /// Versions made, and the operations in them, since the project was opened.
+    batches: Count,
+    /// Time that replay worked, in nanoseconds.
+    busy: AtomicU64,
+    born: Instant,
+    /// When the queue last got on, or began to have something in it: nanoseconds since `born`.
+    moved: AtomicU64,
+    samples: Mutex<VecDeque<Sample>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Instant,
+    appended: Load,
+    committed: Load,
+    busy: u64,
+}
+
+/// The operation as it is counted; `None` for marks, which change nothing.
+#[must_use]
+pub fn size_of(op: &Operation) -> Option<u64> {
+    match op {
+        Operation::Mark(_) => None,
+        Operation::Write(write) => Some(write.data.len()),
+        _ => Some(0),
+    }
+}
+
+impl Meter {
+    /// Goes on from what the checkpoint says was committed, and what recovery found above it: operations and bytes each.
+    #[must_use]
+    pub fn new(committed: (u64, u64), recovered: (u64, u64)) -> Self {
+        let meter = Self {
+            appended: Count::new((committed.0 + recovered.0, committed.1 + recovered.1)),
+            committed: Count::new(committed),
+            peak: Count::new(recovered),
+            batches: Count::default(),
+            busy: AtomicU64::new(0),
+            born: Instant::now(),
+            moved: AtomicU64::new(0),
+            samples: Mutex::default(),
+        };
+        meter.sample();
+        meter
+    }
+
+    /// An operation is in the log.
+    pub fn append(&self, op: &Operation) {
+        let Some(size) = size_of(op) else { return };
+        let committed = self.committed.load();
+        let operations = (self.appended.operations.fetch_add(1, Relaxed) + 1).saturating_sub(committed.operations);
+        let bytes = (self.appended.bytes.fetch_add(size, Relaxed) + size).saturating_sub(committed.bytes);
+        self.peak.operations.fetch_max(operations, Relaxed);
+        self.peak.bytes.fetch_max(bytes, Relaxed);
+        if operations <= 1 {
+            self.moved();
+        }
+    }
+
+    /// So much more is covered by the checkpoint; `version` when a version came of it.
+    pub fn commit(&self, operations: u64, bytes: u64, version: bool) {
+        self.committed.operations.fetch_add(operations, Relaxed);
+        self.committed.bytes.fetch_add(bytes, Relaxed);
+        if version {
+            self.batches.operations.fetch_add(operations, Relaxed);
+            self.batches.bytes.fetch_add(1, Relaxed);
+        }
+        self.moved();
+    }
+
+    fn moved(&self) {
+        self.moved.store(u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Replay worked for so long.
+    pub fn worked(&self, time: Duration) {
+        self.busy.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.sample();
+    }
+
+    fn sample(&self) {
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.back().is_some_and(|last| last.at.elapsed() < SAMPLE) {
+            return;
+        }
+        samples.push_back(self.now());
+        // The oldest one kept is just outside of the window, so that the window is covered whole.
+        while samples.get(1).is_some_and(|second| second.at.elapsed() >= WINDOW) {
+            samples.pop_front();
+        }
+    }
+
+    fn now(&self) -> Sample {
+        Sample { at: Instant::now(), appended: self.appended.load(), committed: self.committed.load(), busy: self.busy.load(Relaxed) }
+    }
+
+    /// The figures. `stuck` and `lagging` are reasons that are known from elsewhere.
+    #[must_use]
+    pub fn queue(&self, stuck: Option<String>, lagging: Option<String>) -> Queue {
+        let now = self.now();
+        let then = self.samples.lock().unwrap_or_else(PoisonError::into_inner).front().copied().unwrap_or(now);
+        let seconds = now.at.duration_since(then.at).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let rate = |now: u64, then: u64, unit: f64| if seconds > 0.0 { now.saturating_sub(then) as f64 / unit / seconds } else { 0.0 };
+        let pending = Load {
+            operations: now.appended.operations.saturating_sub(now.committed.operations),
+            bytes: now.appended.bytes.saturating_sub(now.committed.bytes),
+        };
+        let moved = Duration::from_nanos(self.moved.load(Relaxed));
+        let waiting = if pending.operations == 0 { Duration::ZERO } else { self.born.elapsed().saturating_sub(moved) };
+        let (health, why) = judge(waiting, stuck, lagging);
+        let batches = self.batches.load();
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let mean_batch = (batches.bytes > 0).then(|| batches.operations as f64 / batches.bytes as f64);
+        Queue {
+            appended: now.appended,
+            committed: now.committed,
+            pending,
+            peak: self.peak.load(),
+            appended_per_second: rate(now.appended.operations, then.appended.operations, 1.0),
+            appended_mb_per_second: rate(now.appended.bytes, then.appended.bytes, 1e6),
+            committed_per_second: rate(now.committed.operations, then.committed.operations, 1.0),
+            committed_mb_per_second: rate(now.committed.bytes, then.committed.bytes, 1e6),
+            mean_batch,
+            utilization: rate(now.busy, then.busy, 1e9).min(1.0),
+            waiting_secs: waiting.as_secs_f64(),
+            health,
+            why,
+        }
+    }
+}
+
+fn judge(waiting: Duration, stuck: Option<String>, lagging: Option<String>) -> (Health, Option<String>) {
+    let waits = || format!("operations wait for {} s to become a version", waiting.as_secs());
+    match (stuck, lagging) {
+        (Some(why), _) => (Health::Stuck, Some(why)),
+        _ if waiting >= STUCK_AFTER => (Health::Stuck, Some(waits())),
+        (None, Some(why)) => (Health::Lagging, Some(why)),
+        _ if waiting >= LAGGING_AFTER => (Health::Lagging, Some(waits())),
+        (None, None) => (Health::Ok, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Ino;
+    use crate::op::{Chmod, Mark, Marker};
+
+    fn chmod() -> Operation {
+        Chmod { ino: Ino(2), old: 0, new: 1 }.into()
+    }
+
+    #[test]
+    fn what_is_appended_and_not_committed_is_pending_and_the_peak_is_kept() {
+        let meter = Meter::new((100, 1000), (2, 20));
+        let queue = meter.queue(None, None);
+        assert_eq!((queue.pending.operations, queue.pending.bytes), (2, 20), "what recovery found is pending");
+        for _ in 0..8 {
+            meter.append(&chmod());
+        }
+        meter.append(&Mark { marker: Marker::Unmount }.into());
+        assert_eq!(meter.queue(None, None).pending.operations, 10, "a mark is none");
+        meter.commit(6, 20, true);
+        meter.commit(4, 0, true);
+        let queue = meter.queue(None, None);
+        assert_eq!((queue.pending, queue.peak.operations), (Load::default(), 10));
+        assert_eq!((queue.appended.operations, queue.committed.operations), (110, 110));
+        assert_eq!(queue.mean_batch, Some(5.0));
+        assert_eq!(queue.waiting_secs, 0.0);
+    }
+
+    #[test]
+    fn health_is_the_worst_of_what_is_known() {
+        let why = || Some("why".to_owned());
+        assert_eq!(judge(Duration::ZERO, None, None), (Health::Ok, None));
+        assert_eq!(judge(Duration::ZERO, None, why()), (Health::Lagging, why()));
+        assert_eq!(judge(Duration::ZERO, why(), Some("other".into())), (Health::Stuck, why()));
+        assert_eq!(judge(LAGGING_AFTER, None, None).0, Health::Lagging);
+        assert_eq!(judge(STUCK_AFTER, None, why()).0, Health::Stuck);
+        assert_eq!(judge(LAGGING_AFTER - Duration::from_millis(1), None, None).0, Health::Ok);
+    }
+
+    #[test]
+    fn rates_are_those_of_the_window() {
+        let meter = Meter::new((0, 0), (0, 0));
+        let mut samples = meter.samples.lock().unwrap();
+        samples[0].at = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        drop(samples);
+        for _ in 0..1000 {
+            meter.append(&chmod());
+        }
+        meter.worked(Duration::from_secs(5));
+        let queue = meter.queue(None, None);
+        assert!((80.0..=100.0).contains(&queue.appended_per_second), "{queue:?}");
+        assert!((0.4..=0.5).contains(&queue.utilization), "{queue:?}");
+        assert_eq!(queue.committed_per_second, 0.0);
+    }
+}
