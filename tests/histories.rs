@@ -138,7 +138,7 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 /// What stat says that two file systems must agree on.
 fn facts(path: &Path) -> String {
-    said(fs::symlink_metadata(path).map(|m| (m.mode(), m.uid(), m.gid(), m.nlink(), (!m.is_dir()).then(|| m.len()))))
+    said(fs::symlink_metadata(path).map(|m| (m.mode(), m.uid(), m.gid(), m.nlink(), (!m.is_dir()).then_some(m.len()))))
 }
 
 impl Side {

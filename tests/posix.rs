@@ -32,7 +32,7 @@ fn lines(text: &str) -> BTreeMap<String, String> {
 
 /// The probes' lines in a directory.
 fn probed(dir: &Path) -> BTreeMap<String, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/probes.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/probes");
     let output = Command::new("python3").arg(script).arg(dir).stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("python3 runs");
     assert!(output.status.success(), "the probes stop in {}", dir.display());
     lines(std::str::from_utf8(&output.stdout).unwrap())

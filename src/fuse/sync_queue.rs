@@ -74,6 +74,7 @@ fn answer(waiting: Waiting, result: &FsResult) {
         (Waiting::Fsync(reply), Err(e)) => reply.error(errno(e)),
         (Waiting::Write(reply, len), Ok(())) => reply.written(len),
         (Waiting::Write(reply, _), Err(e)) => reply.error(errno(e)),
-        (Waiting::Durable(answer), result) => answer(result.as_ref().map(|()| ()).map_err(errno)),
+        (Waiting::Durable(answer), Ok(())) => answer(Ok(())),
+        (Waiting::Durable(answer), Err(e)) => answer(Err(errno(e))),
     }
 }
