@@ -93,7 +93,8 @@ fn commit(mount: &Path, from: usize) -> usize {
         "cd r && i={from} && while :; do i=$((i+1)); mkdir -p d$((i%5)) && seq $i $((i+300)) > d$((i%5))/f$((i%17)) && git add -A \
          && git commit -qm \"c $i\" && echo $i || exit; done"
     );
-    let mut git = Command::new("bash").args(["-c", &script]).current_dir(mount).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut git =
+        Command::new("bash").args(["-c", &script]).current_dir(mount).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let told = BufReader::new(git.stdout.take().unwrap()).lines().map_while(Result::ok).filter_map(|l| l.trim().parse().ok());
     // Ends when git does, which is when the mount is dead.
     let last = told.last().unwrap_or(from);
@@ -111,7 +112,12 @@ fn check(home: &Home, told: Answered, story: &str) -> Answered {
     while let Some(after) = rest.strip_prefix(line(there.lines).as_str()) {
         (rest, there.lines) = (after, there.lines + 1);
     }
-    assert!(line(there.lines).starts_with(rest), "{story}: after line {} the log goes on with {:?}", there.lines, &rest[..rest.len().min(60)]);
+    assert!(
+        line(there.lines).starts_with(rest),
+        "{story}: after line {} the log goes on with {:?}",
+        there.lines,
+        &rest[..rest.len().min(60)]
+    );
     assert!((told.lines..=told.lines + 1).contains(&there.lines), "{story}: {} of {} lines", there.lines, told.lines);
     // Part of a line that was never answered.
     OpenOptions::new().write(true).open(mount.join("log")).unwrap().set_len((text.len() - rest.len()) as u64).unwrap();

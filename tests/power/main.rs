@@ -312,8 +312,18 @@ fn run_until_off(machine: &Machine, model: &mut Model, told: &mut Told, number: 
         }
         // Also when the load panics, or its appenders are waited for for ever.
         let _stop = Stop(&noise);
-        let mut load =
-            Load { home, disk, rng: &mut *rng, model: model.clone(), told: &mut *told, noise: noise.clone(), sqlite, syncs_left, number, quiet };
+        let mut load = Load {
+            home,
+            disk,
+            rng: &mut *rng,
+            model: model.clone(),
+            told: &mut *told,
+            noise: noise.clone(),
+            sqlite,
+            syncs_left,
+            number,
+            quiet,
+        };
         for _ in 0..actions {
             if load.act().is_none() {
                 break;
