@@ -2,6 +2,7 @@
 //! mount every answered operation is there, in order, whole. Nothing is synced on purpose: an answer is enough.
 //!
 //! `IZE_TEST_ROUNDS=300` kills as often as issue 4 asks for.
+#![cfg(feature = "fuse")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

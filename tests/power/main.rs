@@ -15,7 +15,7 @@ mod support;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use model::{Found, Model};
 use rand::prelude::*;
 use serde_json::Value;
 use support::sqlite::{Sqlite, check_database};
-use support::{Home, kill_now, lines};
+use support::{Home, is_zombie, kill_now, lines};
 
 /// Bytes of the disk.
 const DISK: u64 = 160 << 20;
@@ -45,7 +45,9 @@ fn clean_up_after_the_dead() {
         let rest = &text[text.find(PREFIX)? + PREFIX.len()..];
         let pid = rest.split('.').next()?;
         let name = format!("{PREFIX}{}", rest.split('/').next()?);
-        (!Path::new("/proc").join(pid).exists()).then_some(name)
+        // Killed while one of its threads waited for its own disk, a process stays: dead, and holding what would end the wait.
+        let gone = !Path::new("/proc").join(pid).exists() || pid.parse().is_ok_and(is_zombie);
+        gone.then_some(name)
     };
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
@@ -56,7 +58,9 @@ fn clean_up_after_the_dead() {
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     for point in mounts.lines().rev().filter_map(|l| l.split(' ').nth(1)).filter(|p| dead(p).is_some()) {
-        let _ = Command::new("umount").args(["-l", point]).status();
+        // By force first: that ends the connection, and with it every wait.
+        let _ = Command::new("umount").args(["-f", point]).stderr(Stdio::null()).status();
+        let _ = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
     }
     for (device, file) in device::loops() {
         if dead(&file.to_string_lossy()).is_some() {
@@ -143,7 +147,7 @@ impl Machine {
         }
         // A mount left behind is noticed by the next one; now and then it is taken away before.
         if rng.random_bool(0.5) {
-            let _ = Command::new("umount").arg("-l").arg(&self.home.mount).stderr(std::process::Stdio::null()).status();
+            let _ = Command::new("umount").arg("-l").arg(&self.home.mount).stderr(Stdio::null()).status();
         }
         self.rack.detach(&self.home.central());
         let (image, left) = self.disk.cut(rng);

@@ -155,7 +155,8 @@ pub fn kill_now(pid: i32) {
     }
 }
 
-fn is_zombie(pid: i32) -> bool {
+/// Is the process dead, but not waited for by its parent?
+pub fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|s| s.rsplit(')').next().is_some_and(|r| r.trim_start().starts_with('Z')))
 }
