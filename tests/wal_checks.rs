@@ -323,6 +323,28 @@ fn a_segment_of_another_past_breaks_the_chain() {
     assert!(matches!(open_with(&|| one.shared(), false, options(), Box::new(|| Ok(()))), Err(WalError::Damage { .. })));
 }
 
+/// What the disk does not give is neither damage nor a torn tail, and nobody knows what it holds: recovery stops, below the checkpoint too.
+#[test]
+fn a_segment_that_cannot_be_read_stops_recovery_wherever_it_is() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk);
+    put(&log, b"one");
+    log.seal().unwrap();
+    let checkpoint = put(&log, b"two");
+    log.seal().unwrap();
+    put(&log, b"three");
+    log.sync().unwrap();
+    drop(log);
+    for segment in 1..=3 {
+        let left = disk.kill();
+        left.fail_reads_of(&segment_path(&dir(), SegmentId(segment)));
+        let mut sound = |_: &Record<'_>| Ok(true);
+        let input = RecoveryInput { checkpoint, ..RecoveryInput::new(&mut sound) };
+        let refused = Log::recover(left.shared(), &dir(), STORE, input, options()).unwrap_err();
+        assert!(matches!(refused, WalError::Io { .. }), "segment {segment}: {refused:?}");
+    }
+}
+
 /// A successor whose header names the right predecessor and yet does not follow it: LSNs repeated or skipped, an epoch that falls.
 #[test]
 fn a_successor_follows_in_lsn_and_epoch() {

@@ -314,6 +314,21 @@ fn a_blob_behind_the_end_of_its_pack_is_damaged() {
     assert!(matches!(blobs.verify(&id), BlobState::Damaged(_)));
 }
 
+/// The index has room for offsets below the bound; an entry that begins behind it is none.
+#[test]
+fn no_entry_begins_behind_the_bound() {
+    use crate::storage::Storage;
+    let dir = tempfile::tempdir().unwrap();
+    let file = crate::storage::Disk.create_new(&dir.path().join("sparse")).unwrap();
+    for (offset, is_entry) in [(pack::MAX_ENTRY_START - 256, true), (pack::MAX_ENTRY_START, false)] {
+        let entry = pack::EntryHead { offset, encoding: pack::Stored::Raw, raw_len: 8, stored_len: 8, id: BlobId::of(b"12345678") };
+        file.write_at(&[&entry.encode(STORE, PackId(1), b"12345678"), b"12345678"], offset).unwrap();
+        file.set_len(offset + entry.total_len()).unwrap();
+        let found = walk::Walker::new(&*file, STORE, PackId(1), offset).unwrap().step().unwrap();
+        assert_eq!(matches!(found, Some(walk::Step::Entry(found)) if found == entry), is_entry, "{offset}");
+    }
+}
+
 #[test]
 fn a_blob_that_was_found_right_is_not_read_again() {
     let disk = disk();
