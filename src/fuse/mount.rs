@@ -60,7 +60,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts `fs` as project `name` and serves it; returns when it answers. `mountpoint` is an existing directory (see [`prepare`]).
+    /// Mounts `fs` as project `name` and serves it; returns when it answers. `mountpoint` is an existing directory (see [`super::mountpoint::prepare`]).
     ///
     /// # Errors
     /// [`Class::Io`] or [`Class::Refused`], with what the kernel or fusermount3 said.
