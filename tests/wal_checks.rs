@@ -323,6 +323,23 @@ fn a_segment_of_another_past_breaks_the_chain() {
     assert!(matches!(open_with(&|| one.shared(), false, options(), Box::new(|| Ok(()))), Err(WalError::Damage { .. })));
 }
 
+/// A seal whose sync failed has left a footer in the page cache alone. Whatever is said of a clean end, recovery copies what it finds.
+#[test]
+fn a_footer_beside_a_poison_proves_nothing() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk);
+    let lsn = put(&log, b"in the cache alone");
+    disk.fail_sync(1);
+    assert!(log.seal().is_err());
+    drop(log);
+    let left = disk.kill();
+    drop(open_with(&|| left.shared(), true, options(), Box::new(|| Ok(()))).unwrap());
+    for seed in 0..8 {
+        let scanned = scan(&left.crash(seed), &dir(), STORE, Bounds::default()).unwrap();
+        assert!(scanned.segments.iter().any(|s| s.first_lsn <= lsn && lsn <= s.last_lsn && s.records > 0), "seed {seed}");
+    }
+}
+
 /// What the disk does not give is neither damage nor a torn tail, and nobody knows what it holds: recovery stops, below the checkpoint too.
 #[test]
 fn a_segment_that_cannot_be_read_stops_recovery_wherever_it_is() {
