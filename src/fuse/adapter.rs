@@ -2,7 +2,7 @@
 //!
 //! Everything it caches stays right because every change goes through the kernel itself, or is told to it through [`Notify`]; hence
 //! times to live without end, negative entries and kept pages. Permissions are the kernel's (`default_permissions`, always); locks are
-//! kernel-local; flush and access are not served.
+//! kernel-local; open, flush and access are not served.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
