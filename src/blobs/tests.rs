@@ -353,6 +353,22 @@ fn a_failed_sync_of_the_directory_poisons() {
     assert!(matches!(blobs.sync(), Err(BlobError::Poisoned(_))));
 }
 
+/// A pack may be begun and get no entry: another thread puts the same blob first.
+#[test]
+fn a_pack_without_an_entry_is_there_after_a_clean_stop_and_a_power_cut() {
+    for seed in 0..40 {
+        let disk = disk();
+        let blobs = open(&disk, UNCLEAN);
+        blobs.roll(None).unwrap();
+        blobs.sync().unwrap();
+        drop(blobs);
+        let cut = disk.crash(seed);
+        let header = cut.file_bytes(&path(1)).expect("a synced name is there");
+        assert_eq!(header.len() as u64, PACK_HEADER_LEN, "seed {seed}");
+        let _ = open(&cut, CLEAN);
+    }
+}
+
 #[test]
 fn a_failed_sync_of_a_full_pack_begins_no_other() {
     let disk = disk();

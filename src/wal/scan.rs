@@ -151,10 +151,10 @@ pub struct LogScan {
 }
 
 impl LogScan {
-    /// The first finding that concerns records above `checkpoint` and is no torn tail.
+    /// The first damage of records above `checkpoint`. What could not be read is none: [`scan`] fails of it.
     #[must_use]
     pub fn damage_above(&self, checkpoint: Lsn) -> Option<&Finding> {
-        self.findings.iter().find(|f| f.verdict == Verdict::IoError || (f.verdict == Verdict::Damage && f.through > checkpoint))
+        self.findings.iter().find(|f| f.verdict == Verdict::Damage && f.through > checkpoint)
     }
 
     /// The worst verdict, if anything is wrong.
