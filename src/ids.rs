@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// A map by inode number. The numbers are ours and come in a row, so nobody can choose them to collide: the hash may be a plain one.
+pub type InoMap<V> = std::collections::HashMap<Ino, V, rustc_hash::FxBuildHasher>;
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -349,7 +349,7 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("records in a batch, all in one segment", f::MAX_BATCH_RECORDS),
         ("smallest allotted size", f::MIN_SEGMENT_SIZE),
         ("largest allotted size", f::MAX_SEGMENT_SIZE),
-        ("allotted size unless configured", f::DEFAULT_SEGMENT_SIZE),
+        ("allotted size after a pause, unless configured smaller", f::DEFAULT_SEGMENT_SIZE),
         ("records unsynced", f::MAX_UNSYNCED_RECORDS),
         ("LSNs that an epoch skips", f::EPOCH_JUMP),
         ("blob", pack::MAX_BLOB_LEN as u64),

@@ -93,3 +93,38 @@ fn a_poisoned_log_is_not_pruned() {
     assert!(refused.is_err() && !asked);
     assert_eq!(scan(&disk, Path::new(DIR), STORE, Bounds::default()).unwrap().segments.len(), 4);
 }
+
+/// A burst costs a small file of zeros, a stream few large ones.
+#[test]
+fn segments_double_while_they_fill_and_begin_small_after_a_pause() {
+    let disk = SimDisk::new();
+    let mut verify = |_: &Record<'_>| Ok(true);
+    let options = Options { segment_size: 16 << 20, background: false, ..Options::default() };
+    let log = Log::recover(disk.shared(), Path::new(DIR), STORE, RecoveryInput::new(&mut verify), options).unwrap().0;
+    let allotted = |disk: &SimDisk, id: u64| {
+        let path = ize::wal::format::segment_path(Path::new(DIR), SegmentId(id));
+        ize::wal::format::Header::decode(&disk.file_bytes(&path).unwrap(), Some(STORE), SegmentId(id)).unwrap().allotted
+    };
+    let body = vec![7; 100_000];
+    let put = |log: &Log, records: usize| {
+        let mut build = |_, batch: &mut ize::wal::Batch<'_>| (0..records).for_each(|_| _ = batch.push(7, 1, &[&body], 0));
+        log.append_with(records * (body.len() + 40), &mut build).unwrap()[0].segment.id
+    };
+    let fill = |log: &Log, upto: u64| while put(log, 10) < SegmentId(upto) {};
+    fill(&log, 5);
+    assert_eq!([1, 2, 3, 4, 5].map(|id| allotted(&disk, id) >> 20), [4, 8, 16, 16, 16]);
+    log.seal().unwrap();
+    fill(&log, 7);
+    assert_eq!([6, 7].map(|id| allotted(&disk, id) >> 20), [4, 8]);
+    let bounds = Bounds { checkpoint: Lsn::ZERO, floor: SegmentId(1) };
+    assert_eq!(log.usage(), Usage::of(&scan(&disk, Path::new(DIR), STORE, bounds).unwrap().segments));
+
+    // A record that fits no small segment gets a larger one at once; where that has no room, the log goes on in a smaller one.
+    log.seal().unwrap();
+    assert_eq!(put(&log, 53), SegmentId(8));
+    assert_eq!(allotted(&disk, 8) >> 20, 5);
+    fill(&log, 9);
+    disk.set_capacity(Some(disk.used() + (5 << 20)));
+    fill(&log, 10);
+    assert_eq!([9, 10].map(|id| allotted(&disk, id) >> 20), [10, 4]);
+}

@@ -125,16 +125,15 @@ pub const WORKS: &[Work] = &[
     work("SQLite, DELETE, synchronous FULL", Unit::Rate(100), Some(1.0), |dir| sqlite(dir, "DELETE", "FULL", 100)),
     heavy("tar x of 6,000 files, 90 MB", Unit::Millis, Some(2.5), |dir| {
         let source = source(dir);
-        timed(|| sh(dir, &format!("tar xf {}/tree.tar", source.display())))
+        timed(|| untar(dir, &source))
     }),
     heavy("grep -r in it, warm", Unit::Millis, Some(2.5), |dir| {
-        let source = source(dir);
-        sh(dir, &format!("tar xf {}/tree.tar; grep -r nowhere . || true", source.display()));
+        untar(dir, &source(dir));
+        sh(dir, "grep -r nowhere . || true");
         timed(|| sh(dir, "grep -r nowhere . || true"))
     }),
     heavy("rm -rf of it", Unit::Millis, Some(1.6), |dir| {
-        let source = source(dir);
-        sh(dir, &format!("tar xf {}/tree.tar", source.display()));
+        untar(dir, &source(dir));
         timed(|| sh(dir, "rm -rf tree"))
     }),
     heavy("git clone of it", Unit::Millis, Some(2.0), |dir| {
@@ -177,6 +176,11 @@ pub fn prepare(place: &Path) {
         }
     }
     sh(&source, "tar cf tree.tar tree; cd tree; git init -q; git add -A; git -c user.name=n -c user.email=e commit -qm tree");
+}
+
+/// passthrough_hp does not take every utimens; the bytes are there all the same.
+fn untar(dir: &Path, source: &Path) {
+    sh(dir, &format!("tar xf {}/tree.tar 2>errors || [ -e tree/d19/e299/f19.rs ]", source.display()));
 }
 
 fn sh(dir: &Path, script: &str) {

@@ -2,6 +2,7 @@
 //! threads of its own, over any [`Storage`]. [`super::Engine`] adds the lock, the threads and Pijul.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,8 @@ pub struct Core {
     pub(super) meter: Arc<Meter>,
     /// Replay A; one at a time, and never beside a sweep or a prune.
     replayer: Mutex<Replayer>,
+    /// Who waits for it.
+    awaited: AtomicUsize,
     /// Version log and checkpoint as they are on disk.
     history: Mutex<History>,
 }
@@ -209,7 +212,7 @@ impl Core {
         recovery.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let replayer = Mutex::new(Replayer::new(options.limits));
         let history = Mutex::new(History { versions, checkpoint });
-        Ok(Core { storage, layout, store, log, blobs, fs, recovery, meter, replayer, history })
+        Ok(Core { storage, layout, store, log, blobs, fs, recovery, meter, replayer, awaited: AtomicUsize::new(0), history })
     }
 
     /// Version log and checkpoint.
@@ -217,9 +220,17 @@ impl Core {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replay A and everything that must not run beside it.
+    /// Replay A and everything that must not run beside it. Replay does not rest while somebody waits here.
     pub(super) fn replayer(&self) -> MutexGuard<'_, Replayer> {
-        self.replayer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.awaited.fetch_add(1, Ordering::AcqRel);
+        let replayer = self.replayer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.awaited.fetch_sub(1, Ordering::AcqRel);
+        replayer
+    }
+
+    /// Does somebody wait for replay to end?
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Acquire) > 0
     }
 
     /// Makes everything answered so far durable.
@@ -231,12 +242,16 @@ impl Core {
         Ok(())
     }
 
-    /// Turns groups that have ended into versions; with `all`, the open one too. Gives the number of versions made.
+    /// Turns groups that have ended into versions; with `all`, the open one too. Gives the number of versions made. Without `all` nobody
+    /// waits for it: it gives way to programs that work.
     ///
     /// # Errors
     /// What reading the log or storing says; what was done before stays done, and the next call goes on from there.
     pub fn replay(&self, all: bool) -> Result<u64> {
-        self.with_reserve(|| self.replayer().run(self, all))
+        self.with_reserve(|| {
+            let mut replayer = if all { self.replayer() } else { self.replayer.lock().unwrap_or_else(PoisonError::into_inner) };
+            replayer.run(self, all)
+        })
     }
 
     /// Does `work` again with the room that is kept back, when the disk is too full for it; keeps room back again once it is done.

@@ -8,7 +8,7 @@ use super::meter::Meter;
 use crate::blobs::{Blobs, Encoding};
 use crate::fs::journal::{Caller, Journal, JournalError, Recorded, Space};
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
-use crate::op::{Data, Entry, KIND_PROCESS, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, ProcessRecord, Stamp, encode};
+use crate::op::{Data, Entry, KIND_PROCESS, Known, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, Stamp, encode};
 use crate::wal::{Log, WalError};
 
 /// Room that a record takes beyond its bytes: header and padding.
@@ -32,18 +32,18 @@ struct State {
     /// Highest clamped time so far.
     clock: Time,
     processes: ProcessCache,
-    /// The process record last encoded: a program does many things in a row.
-    encoded: (Arc<ProcessRecord>, Vec<u8>),
     /// Processes that the active segment has a record of.
     written: (SegmentId, HashSet<(ProcessKey, u32)>),
+    /// The last of them: a program does many things in a row.
+    last: Arc<Known>,
 }
 
 impl LogJournal {
     /// A journal whose clamped time goes on from `clock` and which counts into `meter`; with `command_lines` process records hold the arguments of processes.
     #[must_use]
     pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time, command_lines: bool, meter: Arc<Meter>) -> Self {
-        let encoded = (Arc::default(), Vec::new());
-        let state = State { clock, processes: ProcessCache::new(command_lines), encoded, written: (SegmentId(0), HashSet::new()) };
+        let (processes, written) = (ProcessCache::new(command_lines), (SegmentId(0), HashSet::new()));
+        let state = State { clock, processes, written, last: Arc::default() };
         Self { log, blobs, dir, meter, state: Mutex::new(state) }
     }
 
@@ -64,29 +64,29 @@ impl Journal for LogJournal {
     fn record(&self, caller: &Caller, op: Operation, payload: Option<&[u8]>, link: Option<Lsn>) -> Result<Recorded, JournalError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
-        let who: Arc<ProcessRecord> = state.processes.get(caller.pid, caller.uid);
-        let entry = Entry { stamp: Self::stamp(state, who.key, link), op };
+        let who = state.processes.get(caller.pid, caller.uid).map_err(|e| JournalError::Io(e.to_string()))?;
+        let key = (who.record.key, who.record.uid);
+        let entry = Entry { stamp: Self::stamp(state, key.0, link), op };
         let (kind, version, body) = encode(&entry).map_err(|e| JournalError::Io(e.to_string()))?;
-        if !Arc::ptr_eq(&state.encoded.0, &who) {
-            let bytes = postcard::to_stdvec(&*who).map_err(|e| JournalError::Io(e.to_string()))?;
-            state.encoded = (Arc::clone(&who), bytes);
-        }
-        let process = &state.encoded.1;
         let bytes = payload.unwrap_or_default();
         let referenced = entry.op.blob().map_or(0, |(_, len)| u64::from(len));
-        let room = body.len() + bytes.len() + process.len().max(PROCESS_ROOM) + 2 * FRAME;
-        let written = &mut state.written;
+        let room = body.len() + bytes.len() + who.body.len().max(PROCESS_ROOM) + 2 * FRAME;
+        let (written, last) = (&mut state.written, &mut state.last);
         let appended = self.log.append_with(room, &mut |segment, batch| {
             if written.0 != segment {
                 *written = (segment, HashSet::new());
+                *last = Arc::default();
             }
-            if who.key.pid != 0 && !written.1.contains(&(who.key, who.uid)) {
-                batch.push(KIND_PROCESS, PROCESS_VERSION, &[process], 0);
+            if key.0.pid != 0 && !Arc::ptr_eq(last, &who) && !written.1.contains(&key) {
+                batch.push(KIND_PROCESS, PROCESS_VERSION, &[&who.body], 0);
             }
             batch.push(kind, version, &[&body, bytes], referenced);
         });
         let mut appended = appended.map_err(|e| refused(&e))?;
-        written.1.insert((who.key, who.uid));
+        if !Arc::ptr_eq(&state.last, &who) {
+            state.written.1.insert(key);
+            state.last = who;
+        }
         self.meter.append(&entry.op);
         let own = appended.pop().ok_or_else(|| JournalError::Io("the log took no record".to_owned()))?;
         let payload = matches!(&entry.op, Operation::Write(w) if matches!(w.data, Data::Inline(_)))

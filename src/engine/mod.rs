@@ -8,6 +8,7 @@ mod feeder;
 pub mod group;
 mod journal;
 mod meter;
+mod pace;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;

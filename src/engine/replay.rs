@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
+use super::pace::{Pace, Paced};
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::op::{Entry, ProcessKey, ProcessRecord};
@@ -94,6 +95,7 @@ impl Follower {
 
     fn run(&mut self, core: &Core, all: bool, limits: &GroupLimits) -> Result<u64> {
         let mut made = 0;
+        let pace = Pace::new(core, all);
         if all {
             core.log.seal()?;
         }
@@ -109,7 +111,10 @@ impl Follower {
                         }
                         self.known.insert(process.key, process);
                     }
-                    Item::Operation { lsn, entry, payload, .. } => made += self.take(core, lsn, &entry, payload)?,
+                    Item::Operation { lsn, entry, payload, .. } => {
+                        made += self.take(core, &pace, lsn, &entry, payload)?;
+                        pace.rest(lsn);
+                    }
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -123,19 +128,19 @@ impl Follower {
             }
             if let Some(group) = self.grouper.take() {
                 // Marks and process records behind the last operation belong to nobody else.
-                made += self.finish(core, &group, End::Burst, self.seen.max(group.last))?;
+                made += self.finish(core, &pace, &group, End::Burst, self.seen.max(group.last))?;
             }
         }
         Ok(made)
     }
 
-    fn take(&mut self, core: &Core, lsn: Lsn, entry: &Entry, payload: Option<(Arc<dyn LogBytes>, u64)>) -> Result<u64> {
+    fn take(&mut self, core: &Core, pace: &Pace<'_>, lsn: Lsn, entry: &Entry, payload: Option<(Arc<dyn LogBytes>, u64)>) -> Result<u64> {
         let mut made = 0;
         if self.grouper.ends_before(entry)
             && let Some(group) = self.grouper.take()
         {
             let up_to = Lsn(lsn.0 - 1);
-            made += self.finish(core, &group, End::Burst, up_to)?;
+            made += self.finish(core, pace, &group, End::Burst, up_to)?;
         }
         self.touched = Instant::now();
         if self.grouper.open().is_none() {
@@ -146,14 +151,14 @@ impl Follower {
             self.busy.insert(entry.stamp.process);
         }
         if let Some((group, end)) = self.grouper.add(lsn, entry) {
-            made += self.finish(core, &group, end, lsn)?;
+            made += self.finish(core, pace, &group, end, lsn)?;
         }
         Ok(made)
     }
 
     /// The tree stands at the end of `group`: makes it a version. Records up to `up_to` need never be read again.
-    fn finish(&mut self, core: &Core, group: &Group, end: End, up_to: Lsn) -> Result<u64> {
-        let committed = self.tree.commit(&*core.blobs)?;
+    fn finish(&mut self, core: &Core, pace: &Pace<'_>, group: &Group, end: End, up_to: Lsn) -> Result<u64> {
+        let committed = self.tree.commit(&Paced { pace, done: group.last })?;
         core.blobs.sync()?;
         let mut history = core.history();
         let last = history.versions.last()?;

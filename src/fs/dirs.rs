@@ -32,7 +32,6 @@ pub struct DirEntry {
 impl Writer<'_> {
     /// The next entries behind offset `cookie`. Reading at offset 0 looks anew at where the directory ends.
     fn entries_after(&mut self, dir: Ino, handle: DirHandle, cookie: u64) -> FsResult<Vec<DirEntry>> {
-        let mut out = Vec::new();
         let above = if cookie < 2 { self.guard.tree.parent(dir)? } else { dir };
         let inner = &mut *self.guard;
         let body = inner.tree.dir(dir)?;
@@ -46,6 +45,7 @@ impl Writer<'_> {
             // Nobody's: everything that is there now.
             None => body.end(),
         };
+        let mut out = Vec::with_capacity(body.len().min(BATCH) + 2);
         for (at, name, ino) in [(1, &b"."[..], dir), (2, &b".."[..], above)] {
             if cookie < at {
                 out.push(DirEntry { name: name.into(), ino, kind: FileKind::Directory, cookie: at });

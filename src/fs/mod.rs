@@ -33,7 +33,7 @@ pub use error::FsError;
 pub use names::RenameFlags;
 pub use xattrs::PROJECT_XATTR;
 
-use crate::ids::{Ino, Lsn};
+use crate::ids::{Ino, InoMap, Lsn};
 use crate::op::{Forget, Operation, RenameMode};
 use crate::tree::{BlobRead, Tree};
 use journal::{Caller, Journal, Space};
@@ -60,7 +60,7 @@ struct Held {
 #[derive(Debug)]
 struct Inner {
     tree: Tree,
-    held: HashMap<Ino, Held>,
+    held: InoMap<Held>,
     cache: cache::Cache,
     /// Where each open directory ended when its reader began.
     dir_ends: HashMap<DirHandle, u64>,
@@ -80,6 +80,8 @@ pub struct Fs {
     notify: RwLock<Option<Arc<dyn Notify>>>,
     /// Times that the kernel was told to forget something.
     invalidations: Arc<AtomicU64>,
+    /// Requests of the kernel.
+    requests: AtomicU64,
 }
 
 impl Fs {
@@ -90,7 +92,7 @@ impl Fs {
         Fs {
             inner: Mutex::new(Inner {
                 tree,
-                held: HashMap::new(),
+                held: InoMap::default(),
                 cache: cache::Cache::new(DEFAULT_CACHE_LIMIT),
                 dir_ends: HashMap::new(),
                 next_handle: 0,
@@ -102,6 +104,7 @@ impl Fs {
             ended: AtomicBool::new(false),
             notify: RwLock::new(None),
             invalidations: Arc::default(),
+            requests: AtomicU64::new(0),
         }
     }
 
@@ -127,6 +130,17 @@ impl Fs {
             PoisonError::into_inner(poisoned)
         });
         Writer { fs: self, guard }
+    }
+
+    /// Counts a request of the kernel.
+    pub fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests of the kernel so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Why nothing is changed any more, if that is so.

@@ -489,6 +489,19 @@ fn the_project_attribute_is_read_only_unlisted_and_unlogged() {
     assert_eq!(journal.kinds(), ["create", "setxattr"]);
 }
 
+/// What is said of an absent label makes `ls -l` ask no second file for one.
+#[test]
+fn there_are_no_labels_of_selinux_unless_somebody_sets_one() {
+    let (fs, _) = new();
+    let ino = file(&fs, b"f");
+    assert_eq!(fs.getxattr(ino, b"security.selinux").unwrap_err(), FsError::NotSupported);
+    assert_eq!(fs.getxattr(ino, b"security.other").unwrap_err(), FsError::NoAttribute);
+    fs.setxattr(&ROOT, ino, b"security.selinux", b"label", 0).unwrap();
+    assert_eq!(fs.getxattr(ino, b"security.selinux").unwrap(), b"label");
+    fs.removexattr(&ROOT, ino, b"security.selinux").unwrap();
+    assert_eq!(fs.removexattr(&ROOT, ino, b"security.selinux").unwrap_err(), FsError::NoAttribute);
+}
+
 #[test]
 fn a_directory_cannot_get_beneath_itself_from_either_side() {
     let (fs, _) = new();

@@ -14,6 +14,10 @@ const VALUE_MAX: usize = 64 * 1024;
 /// Names and values of one inode together, in bytes: every version that changes the inode holds them all.
 const TOTAL_MAX: usize = 256 * 1024;
 
+/// `ls -l` asks for it of every file, a request each. It asks one file only when told that there are no labels here, which is so: where
+/// the kernel runs SELinux, it answers for FUSE itself, and never asks.
+const SELINUX_LABEL: &[u8] = b"security.selinux";
+
 /// Which namespaces exist here. POSIX ACLs do not: the kernel would not obey them.
 fn check_name(name: &[u8]) -> FsResult {
     if name.len() > NAME_MAX {
@@ -69,13 +73,14 @@ impl Fs {
     /// Value of an attribute.
     ///
     /// # Errors
-    /// ENODATA, EOPNOTSUPP, ENOENT, EIO.
+    /// ENODATA (EOPNOTSUPP for a label of SELinux), EOPNOTSUPP for unknown namespaces and ACLs, ENOENT, EIO.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
         check_name(name)?;
         if self.is_project_xattr(ino, name) {
             return Ok(self.project.clone());
         }
-        self.locked().tree().inode(ino)?.xattrs.get(name).cloned().ok_or(FsError::NoAttribute)
+        let absent = || if name == SELINUX_LABEL { FsError::NotSupported } else { FsError::NoAttribute };
+        self.locked().tree().inode(ino)?.xattrs.get(name).cloned().ok_or_else(absent)
     }
 
     /// Names of all attributes, each ended by NUL; `trusted.` ones for root only.

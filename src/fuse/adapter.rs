@@ -61,6 +61,7 @@ impl Adapter {
 
     /// Runs one request. A panic in it stops the file system and is answered with EIO, instead of ending a session thread unseen.
     fn run<T>(&self, what: &'static str, request: impl FnOnce(&Fs) -> FsResult<T>) -> Result<T, Errno> {
+        self.fs.count_request();
         match catch_unwind(AssertUnwindSafe(|| request(&self.fs))) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(e)) => {

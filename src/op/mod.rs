@@ -10,7 +10,7 @@ mod process;
 mod tests;
 
 pub use codec::{DecodeError, Decoded, KIND_MARK, KIND_OPTIONAL, KIND_PROCESS, decode, encode, kind_name};
-pub use process::{PROCESS_VERSION, ProcessCache, ProcessKey, ProcessRecord};
+pub use process::{Known, PROCESS_VERSION, ProcessCache, ProcessKey, ProcessRecord};
 
 use serde::{Deserialize, Serialize};
 

@@ -62,10 +62,19 @@ impl From<ProcessRecordV1> for ProcessRecord {
     }
 }
 
+/// A process as it was seen, with the bytes that the log takes of it.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What is known of it.
+    pub record: ProcessRecord,
+    /// The body of its record.
+    pub body: Vec<u8>,
+}
+
 /// Processes seen lately.
 #[derive(Debug, Default)]
 pub struct ProcessCache {
-    seen: HashMap<u32, (Instant, Arc<ProcessRecord>)>,
+    seen: HashMap<u32, (Instant, Arc<Known>)>,
     command_lines: Option<CommandLines>,
 }
 
@@ -88,13 +97,16 @@ impl ProcessCache {
     }
 
     /// The process of thread `pid` (0 and processes that are gone give a record that says only what is known).
-    pub fn get(&mut self, pid: u32, uid: u32) -> Arc<ProcessRecord> {
+    ///
+    /// # Errors
+    /// It has no form as bytes; does not happen.
+    pub fn get(&mut self, pid: u32, uid: u32) -> postcard::Result<Arc<Known>> {
         let now = Instant::now();
-        if let Some((at, record)) = self.seen.get(&pid)
+        if let Some((at, known)) = self.seen.get(&pid)
             && now.duration_since(*at) < TRUST
-            && record.uid == uid
+            && known.record.uid == uid
         {
-            return Arc::clone(record);
+            return Ok(Arc::clone(known));
         }
         if self.seen.len() >= CAPACITY {
             self.seen.clear();
@@ -103,9 +115,10 @@ impl ProcessCache {
         if let Some(lines) = self.command_lines.as_ref().filter(|_| record.key.pid != 0) {
             record.command_line = lines.of(record.key.pid);
         }
-        let record = Arc::new(record);
-        self.seen.insert(pid, (now, Arc::clone(&record)));
-        record
+        let body = postcard::to_stdvec(&record)?;
+        let known = Arc::new(Known { record, body });
+        self.seen.insert(pid, (now, Arc::clone(&known)));
+        Ok(known)
     }
 }
 
@@ -204,7 +217,7 @@ mod tests {
     #[test]
     fn a_process_is_known_by_name_session_and_parents() {
         let me = std::process::id();
-        let record = ProcessCache::default().get(me, 7);
+        let record = &ProcessCache::default().get(me, 7).unwrap().record;
         assert_eq!(record.key.pid, me);
         assert!(record.key.start > 0);
         assert_eq!(record.uid, 7);
@@ -220,11 +233,11 @@ mod tests {
 
     #[test]
     fn a_command_line_is_there_only_when_asked_for() {
-        let record = ProcessCache::new(true).get(std::process::id(), 0);
+        let record = &ProcessCache::new(true).get(std::process::id(), 0).unwrap().record;
         let args: Vec<Vec<u8>> = std::env::args_os().map(OsStringExt::into_vec).collect();
         let line: Vec<Vec<u8>> = record.command_line.clone().unwrap().into_iter().map(serde_bytes::ByteBuf::into_vec).collect();
         assert_eq!(line, args);
-        assert_eq!(ProcessCache::new(false).get(std::process::id(), 0).command_line, None);
+        assert_eq!(ProcessCache::new(false).get(std::process::id(), 0).unwrap().record.command_line, None);
     }
 
     #[test]
@@ -232,15 +245,15 @@ mod tests {
         let thread = std::thread::spawn(|| {
             let id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
             assert_ne!(id, std::process::id());
-            ProcessCache::default().get(id, 0)
+            ProcessCache::default().get(id, 0).unwrap()
         });
-        let record = thread.join().unwrap();
-        assert_eq!(record.key, ProcessCache::default().get(std::process::id(), 0).key);
+        let record = &thread.join().unwrap().record;
+        assert_eq!(record.key, ProcessCache::default().get(std::process::id(), 0).unwrap().record.key);
     }
 
     #[test]
     fn an_unknown_process_has_no_name() {
-        let record = ProcessCache::default().get(0, 0);
+        let record = &ProcessCache::default().get(0, 0).unwrap().record;
         assert_eq!((record.key, record.comm.len()), (ProcessKey::default(), 0));
     }
 }

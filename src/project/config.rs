@@ -25,7 +25,7 @@ pub fn process_env(name: &str) -> Option<OsString> {
 /// Everything that can be set for a project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Size of a log segment in bytes, 1 MiB to 256 MiB. `log.segment-size`, default 4 MiB.
+    /// Largest size of a log segment in bytes, 1 MiB to 256 MiB. `log.segment-size`, default 16 MiB.
     pub segment_size: u64,
     /// Whether the log names the arguments of the processes that did things; they may hold secrets. `log.command-lines`, default false.
     pub command_lines: bool,
@@ -47,7 +47,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            segment_size: 4 << 20,
+            segment_size: 16 << 20,
             command_lines: false,
             sync_interval: Duration::from_secs(1),
             cache_inodes: 200_000,
@@ -80,7 +80,7 @@ pub const CENTRAL_DIR: &str = "central-dir";
 pub const KEYS: &[Key] = &[
     Key {
         name: "log.segment-size",
-        default: "4MiB",
+        default: "16MiB",
         range: "1MiB to 256MiB",
         set: |s, v| {
             let size = units::size(v)?;

@@ -1,13 +1,12 @@
 //! Loading from the committed state, one directory at a time, when somebody looks. What is read is checked in form; a blob's bytes are
 //! verified by the blob store.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use super::{BlobRead, Body, DirBody, FileBody, Inode, Name, Tree, TreeError};
-use crate::ids::{BlobId, Ino, Lsn};
+use crate::ids::{BlobId, Ino, InoMap, Lsn};
 use crate::versions::inode_table;
 use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State, Xattrs};
 
@@ -87,7 +86,7 @@ impl Tree {
                 in_table: false,
             },
         };
-        self.inodes = HashMap::from([(Ino::ROOT, root)]);
+        self.inodes = InoMap::from_iter([(Ino::ROOT, root)]);
         Ok(())
     }
 

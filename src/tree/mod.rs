@@ -24,7 +24,7 @@ pub use extents::{FileBody, ReadPlan, Source};
 pub(crate) use load::pieces as file_pieces;
 pub(crate) use load::{decode as decode_blob, entries as dir_entries, state as load_state};
 
-use crate::ids::{BlobId, Ino, Lsn, SegmentId, Time};
+use crate::ids::{BlobId, Ino, InoMap, Lsn, SegmentId, Time};
 use crate::versions::node::{Attributes, Content, FileKind, Link, Node, State, Xattrs};
 
 /// Longest name in a directory, in bytes.
@@ -276,7 +276,7 @@ pub struct Tree {
     blobs: Arc<dyn BlobRead>,
     base: Option<State>,
     base_root: Option<BlobId>,
-    inodes: HashMap<Ino, Inode>,
+    inodes: InoMap<Inode>,
     /// Inodes that differ from the base.
     dirty: BTreeSet<Ino>,
     /// Inodes that the base may have and that are gone, with the record that said so.
@@ -328,7 +328,7 @@ impl Tree {
             blobs,
             base: None,
             base_root: base,
-            inodes: HashMap::new(),
+            inodes: InoMap::default(),
             dirty: BTreeSet::new(),
             gone: BTreeMap::new(),
             orphans: BTreeSet::new(),

@@ -37,7 +37,8 @@ pub type SyncHook = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 /// What may be chosen when a log is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Bytes allotted to a segment, 64 KiB to 256 MiB (rounded into that range, up to a multiple of 4 KiB).
+    /// Bytes allotted to a segment at most, 64 KiB to 256 MiB (rounded into that range, up to a multiple of 4 KiB). A log that pauses gets
+    /// small ones of [`DEFAULT_SEGMENT_SIZE`], each burst being worth one; where one is filled after the other they double.
     pub segment_size: u64,
     /// Bytes of named blobs after which a segment is sealed.
     pub max_payload: u64,
@@ -58,6 +59,11 @@ impl Default for Options {
 impl Options {
     fn size(&self) -> u64 {
         self.segment_size.clamp(MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE).next_multiple_of(4096)
+    }
+
+    /// Bytes allotted to a segment that follows a pause.
+    fn first_size(&self) -> u64 {
+        self.size().min(DEFAULT_SEGMENT_SIZE)
     }
 }
 
@@ -153,6 +159,8 @@ struct Active {
     digest: blake3::Hasher,
     first_lsn: Lsn,
     end: u64,
+    /// Bytes allotted to it.
+    size: u64,
     count: u64,
     /// Records that are no marks.
     real: u64,
@@ -176,6 +184,8 @@ struct Appender {
     at: Position,
     buffer: Vec<u8>,
     usage: Usage,
+    /// Bytes that the next segment gets.
+    size: u64,
 }
 
 /// The log, open for appending. Share it in an `Arc`.
@@ -218,8 +228,8 @@ impl Log {
         (at, end): (Position, Lsn),
         usage: Usage,
     ) -> Result<Self> {
-        let spares = Spares::new(Arc::clone(&storage), dir, options.size(), options.background)
-            .wal(|| "cannot start the thread that prepares segments".into())?;
+        let spares =
+            Spares::new(Arc::clone(&storage), dir, options.background).wal(|| "cannot start the thread that prepares segments".into())?;
         let reserve = Reserve::new(Arc::clone(&storage), dir, options.reserve);
         reserve.restore();
         Ok(Self {
@@ -230,7 +240,7 @@ impl Log {
             before_sync,
             spares,
             reserve,
-            append: Mutex::new(Appender { active: None, at, buffer: Vec::new(), usage }),
+            append: Mutex::new(Appender { active: None, at, buffer: Vec::new(), usage, size: options.first_size() }),
             commits: GroupCommit::new(end),
             poison: OnceLock::new(),
             appended: AtomicU64::new(end.0),
@@ -352,14 +362,17 @@ impl Log {
             return Err(WalError::TooLarge { bytes: max_bytes as u64, limit: room });
         }
         let keep = (FOOTER_LEN + framed_len(0)) as u64;
-        let full = appender
-            .active
-            .as_ref()
-            .is_some_and(|a| a.end + max_bytes as u64 + keep > self.options.size() || a.payload >= self.options.max_payload);
-        if full {
+        let full = appender.active.as_ref().and_then(|a| {
+            let full = a.end + max_bytes as u64 + keep > a.size;
+            (full || a.payload >= self.options.max_payload).then_some((full, a.size))
+        });
+        if let Some((full, size)) = full {
             self.seal_active(&mut appender)?;
+            if full {
+                appender.size = size.saturating_mul(2).min(self.options.size());
+            }
         }
-        self.ensure_active(&mut appender)?;
+        self.ensure_active(&mut appender, (HEADER_LEN + max_bytes) as u64 + keep)?;
         let mut buffer = std::mem::take(&mut appender.buffer);
         buffer.clear();
         let written = self.write_batch(&mut appender, &mut buffer, max_bytes, build);
@@ -471,7 +484,7 @@ impl Log {
     /// the disk. Marks are never worth a sync.
     fn mark(&self, target: Lsn) -> Result<()> {
         let mut appender = lock(&self.append);
-        let Appender { active: Some(active), at, buffer, usage } = &mut *appender else { return Ok(()) };
+        let Appender { active: Some(active), at, buffer, usage, .. } = &mut *appender else { return Ok(()) };
         if at.next_lsn != target.next()
             || active.real == 0
             || self.real.load(Ordering::Acquire) < active.first_lsn.0
@@ -483,7 +496,7 @@ impl Log {
         let lsn = at.next_lsn;
         let head = RecordHead { crc: 0, body_len: 0, kind: KIND_MARK, version: 0, payload: 0, lsn, durable_lsn: target };
         let crc = active.framing.push(buffer, active.end, &head, &[]);
-        if active.end + (buffer.len() + FOOTER_LEN) as u64 > self.options.size() {
+        if active.end + (buffer.len() + FOOTER_LEN) as u64 > active.size {
             return Ok(());
         }
         active
@@ -532,7 +545,7 @@ impl Log {
 
     fn seal_active(&self, appender: &mut Appender) -> Result<()> {
         self.check()?;
-        let Appender { active: slot, at, usage, .. } = appender;
+        let Appender { active: slot, at, usage, size, .. } = appender;
         let Some(active) = slot.as_ref() else { return Ok(()) };
         let last = Lsn(at.next_lsn.0 - 1);
         let bytes = self.bytes.load(Ordering::Acquire);
@@ -558,20 +571,25 @@ impl Log {
         // A sync that another thread leads on this file may have taken the error of the same bytes.
         self.check()?;
         at.prev = Predecessor { segment: active.segment.id, end_lsn: last, length, digest: footer.digest };
-        usage.bytes = usage.bytes.saturating_sub(self.options.size()).saturating_add(length);
+        usage.bytes = usage.bytes.saturating_sub(active.size).saturating_add(length);
+        *size = self.options.first_size();
         *slot = None;
         self.commits.advance(last, bytes);
         Ok(())
     }
 
-    fn ensure_active(&self, appender: &mut Appender) -> Result<()> {
+    /// Begins a segment when there is none, with room for `needed` bytes in all.
+    fn ensure_active(&self, appender: &mut Appender, needed: u64) -> Result<()> {
         if appender.active.is_some() {
             return Ok(());
         }
         let id = appender.at.prev.segment.next();
         let path = segment_path(&self.dir, id);
         let creating = || format!("cannot create {}", path.display());
-        let spare = self.spares.take().wal(creating)?;
+        let wanted = appender.size.max(needed.next_multiple_of(4096)).min(self.options.size());
+        let least = self.options.first_size().max(needed.next_multiple_of(4096)).min(wanted);
+        let spare = self.spares.take(needed, wanted, least).wal(creating)?;
+        let size = spare.size;
         let header = Header {
             store: self.store,
             segment: id,
@@ -580,7 +598,7 @@ impl Log {
             durable_lsn: self.durable().min(Lsn(appender.at.next_lsn.0 - 1)),
             prev: appender.at.prev,
             created: appender.at.last_time.max(Time::now()),
-            allotted: u32::try_from(self.options.size()).unwrap_or(u32::MAX),
+            allotted: u32::try_from(size).unwrap_or(u32::MAX),
         };
         let encoded = header.encode();
         let born = (|| {
@@ -599,7 +617,7 @@ impl Log {
         let now = Instant::now();
         appender.at.last_time = header.created;
         appender.usage.segments += 1;
-        appender.usage.bytes += self.options.size();
+        appender.usage.bytes += size;
         appender.active = Some(Active {
             segment: Arc::new(Segment::new(id, spare.file)),
             path,
@@ -607,13 +625,14 @@ impl Log {
             digest,
             first_lsn: header.first_lsn,
             end: HEADER_LEN as u64,
+            size,
             count: 0,
             real: 0,
             payload: 0,
             since: now,
             touched: now,
         });
-        self.spares.order();
+        self.spares.order(appender.size);
         Ok(())
     }
 }

@@ -22,12 +22,15 @@ const CHUNK: usize = 32 << 10;
 pub(super) struct Spare {
     pub(super) file: FileRef,
     pub(super) path: PathBuf,
+    /// Its length in bytes.
+    pub(super) size: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     ready: Option<Spare>,
-    wanted: bool,
+    /// Size of the spare that is to be made.
+    wanted: Option<u64>,
     making: bool,
     stop: bool,
     next: u64,
@@ -37,7 +40,6 @@ struct State {
 struct Shared {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
-    size: u64,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -54,7 +56,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self) -> io::Result<Spare> {
+    fn make(&self, size: u64) -> io::Result<Spare> {
         loop {
             let number = {
                 let mut state = self.state();
@@ -63,8 +65,8 @@ impl Shared {
             };
             let path = spare_path(&self.dir, number);
             match self.storage.create_new(&path) {
-                Ok(file) => match fill(&file, self.size) {
-                    Ok(()) => return Ok(Spare { file, path }),
+                Ok(file) => match fill(&file, size) {
+                    Ok(()) => return Ok(Spare { file, path, size }),
                     Err(e) => {
                         // Give the room back at once: the disk may be full.
                         drop(file);
@@ -81,20 +83,17 @@ impl Shared {
     fn work(&self) {
         let mut state = self.state();
         loop {
-            while !state.wanted && !state.stop {
+            while state.wanted.is_none() && !state.stop {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stop {
                 return;
             }
-            state.wanted = false;
-            if state.ready.is_some() {
-                continue;
-            }
+            let Some(size) = state.wanted.take().filter(|_| state.ready.is_none()) else { continue };
             state.making = true;
             drop(state);
             // A failure is no news: whoever needs the segment makes it on the spot and gets the error.
-            let made = self.make().ok();
+            let made = self.make(size).ok();
             state = self.state();
             state.making = false;
             state.ready = made;
@@ -115,8 +114,8 @@ pub(super) fn fill(file: &FileRef, size: u64) -> io::Result<()> {
 }
 
 impl Spares {
-    pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, size: u64, background: bool) -> io::Result<Self> {
-        let shared = Arc::new(Shared { storage, dir: dir.to_path_buf(), size, state: Mutex::default(), wake: Condvar::new() });
+    pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, background: bool) -> io::Result<Self> {
+        let shared = Arc::new(Shared { storage, dir: dir.to_path_buf(), state: Mutex::default(), wake: Condvar::new() });
         let thread = if background {
             let shared = Arc::clone(&shared);
             Some(std::thread::Builder::new().name("ize-wal-spare".into()).spawn(move || shared.work())?)
@@ -126,8 +125,9 @@ impl Spares {
         Ok(Self { shared, thread })
     }
 
-    /// A spare: the one that is ready or being made, else one made now.
-    pub(super) fn take(&self) -> io::Result<Spare> {
+    /// A spare of `needed` bytes or more: the one that is ready or being made, else one of `wanted` bytes made now, or of
+    /// `least` where there is no room for that.
+    pub(super) fn take(&self, needed: u64, wanted: u64, least: u64) -> io::Result<Spare> {
         let mut state = self.shared.state();
         while state.making {
             state = self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -135,15 +135,24 @@ impl Spares {
         let ready = state.ready.take();
         drop(state);
         match ready {
-            Some(spare) => Ok(spare),
-            None => self.shared.make(),
+            Some(spare) if spare.size >= needed => Ok(spare),
+            other => {
+                if let Some(Spare { file, path, .. }) = other {
+                    drop(file);
+                    self.shared.storage.remove(&path)?;
+                }
+                match self.shared.make(wanted) {
+                    Err(e) if e.kind() == io::ErrorKind::StorageFull && least < wanted => self.shared.make(least),
+                    made => made,
+                }
+            }
         }
     }
 
-    /// Asks for a spare to be ready for the next time.
-    pub(super) fn order(&self) {
+    /// Asks for a spare of `size` bytes to be ready for the next time.
+    pub(super) fn order(&self, size: u64) {
         if self.thread.is_some() {
-            self.shared.state().wanted = true;
+            self.shared.state().wanted = Some(size);
             self.shared.wake.notify_all();
         }
     }
