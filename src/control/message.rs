@@ -172,6 +172,9 @@ pub struct StatusReport {
     /// The tree in memory; `None` when nobody has the project open.
     #[serde(default)]
     pub cache: Option<Cache>,
+    /// How long the kernel's requests took since the project was mounted, by what they want.
+    #[serde(default)]
+    pub latency: Vec<RequestLatency>,
     /// Records in the log.
     #[serde(default)]
     pub wal_records: u64,
@@ -290,6 +293,21 @@ pub struct Cache {
     pub limit_inodes: u64,
     /// Memory that so many take, estimated, in bytes.
     pub limit_bytes: u64,
+}
+
+/// How long requests of one kind take in the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RequestLatency {
+    /// `stat` (attributes, names), `read`, `readdir` or `change`.
+    pub kind: String,
+    /// How many there were.
+    pub count: u64,
+    /// Half took no longer, in microseconds.
+    pub median_us: f64,
+    /// 99 in 100 took no longer, in microseconds.
+    pub p99_us: f64,
+    /// The longest, in microseconds.
+    pub max_us: f64,
 }
 
 /// How far back something reaches.

@@ -43,8 +43,9 @@ pub struct Meter {
     peak: Count,
     /// Versions made, and the operations in them, since the project was opened.
     batches: Count,
-    /// Time that replay worked, in nanoseconds.
+    /// Time that replay worked, in nanoseconds, and how much of the run that is under way it rested.
     busy: AtomicU64,
+    rested: AtomicU64,
     born: Instant,
     /// When the queue last got on, or began to have something in it: nanoseconds since `born`.
     moved: AtomicU64,
@@ -79,6 +80,7 @@ impl Meter {
             peak: Count::new(recovered),
             batches: Count::default(),
             busy: AtomicU64::new(0),
+            rested: AtomicU64::new(0),
             born: Instant::now(),
             moved: AtomicU64::new(0),
             samples: Mutex::default(),
@@ -115,9 +117,15 @@ impl Meter {
         self.moved.store(u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Replay worked for so long.
+    /// Replay did nothing for so long, to let others work.
+    pub fn rested(&self, time: Duration) {
+        self.rested.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Replay took so long, its rests included.
     pub fn worked(&self, time: Duration) {
-        self.busy.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.busy.fetch_add(time.saturating_sub(self.rested.swap(0, Relaxed)), Relaxed);
         self.sample();
     }
 

@@ -39,7 +39,7 @@ fn cpu_time() -> u64 {
 impl<'a> Pace<'a> {
     /// A pace that gives way, unless somebody waits for what is done (`hurried`).
     pub(super) fn new(core: &'a Core, hurried: bool) -> Self {
-        Self { core, hurried, worked: AtomicU64::new(cpu_time()), requests: AtomicU64::new(core.fs.requests()) }
+        Self { core, hurried, worked: AtomicU64::new(cpu_time()), requests: AtomicU64::new(core.fs.latency().requests()) }
     }
 
     /// A moment at which a rest does no harm; `done` is how far replay is.
@@ -51,11 +51,13 @@ impl<'a> Pace<'a> {
         if worked < SLICE {
             return;
         }
-        let requests = self.core.fs.requests();
+        let requests = self.core.fs.latency().requests();
         let idle = self.requests.swap(requests, Ordering::Relaxed) == requests;
         let behind = self.core.log.appended().0.saturating_sub(done.0);
         if !idle && behind < BEHIND_MAX {
-            std::thread::sleep((worked * REST).min(REST_MAX));
+            let rest = (worked * REST).min(REST_MAX);
+            std::thread::sleep(rest);
+            self.core.meter.rested(rest);
         }
         self.worked.store(cpu_time(), Ordering::Relaxed);
     }

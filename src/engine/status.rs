@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use super::Engine;
 use super::core::{Item, for_each_item};
-use crate::control::message::{Cache, Horizon, PathBytes, StatusReport, UNCOMMITTED_MAX, Uncommitted};
+use crate::control::message::{Cache, Horizon, PathBytes, RequestLatency, StatusReport, UNCOMMITTED_MAX, Uncommitted};
 use crate::error::{Class, Result};
+use crate::fs::latency::TOLD;
 use crate::ids::{Ino, Lsn, VersionSeq};
 use crate::op::Operation;
 use crate::project::Project;
@@ -66,6 +68,7 @@ impl Engine {
             uncommitted,
             uncommitted_more,
             cache: Some(self.cache()),
+            latency: self.latency(),
             recovery: Some(core.recovery.clone()),
             ..StatusReport::default()
         })
@@ -103,6 +106,20 @@ impl Engine {
         let more = all.len().saturating_sub(UNCOMMITTED_MAX) as u64;
         all.truncate(UNCOMMITTED_MAX);
         Ok((all, more))
+    }
+
+    fn latency(&self) -> Vec<RequestLatency> {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let told = TOLD.iter().map(|(wants, kind)| (self.core.fs.latency().of(*wants), kind));
+        told.filter(|(figures, _)| figures.count > 0)
+            .map(|(figures, kind)| RequestLatency {
+                kind: (*kind).to_owned(),
+                count: figures.count,
+                median_us: micros(figures.median),
+                p99_us: micros(figures.p99),
+                max_us: micros(figures.max),
+            })
+            .collect()
     }
 
     fn cache(&self) -> Cache {

@@ -11,6 +11,7 @@ mod data;
 mod dirs;
 mod error;
 pub mod journal;
+pub mod latency;
 mod names;
 #[doc(hidden)]
 pub mod testing;
@@ -80,8 +81,7 @@ pub struct Fs {
     notify: RwLock<Option<Arc<dyn Notify>>>,
     /// Times that the kernel was told to forget something.
     invalidations: Arc<AtomicU64>,
-    /// Requests of the kernel.
-    requests: AtomicU64,
+    latency: latency::Latency,
 }
 
 impl Fs {
@@ -104,7 +104,7 @@ impl Fs {
             ended: AtomicBool::new(false),
             notify: RwLock::new(None),
             invalidations: Arc::default(),
-            requests: AtomicU64::new(0),
+            latency: latency::Latency::default(),
         }
     }
 
@@ -132,15 +132,10 @@ impl Fs {
         Writer { fs: self, guard }
     }
 
-    /// Counts a request of the kernel.
-    pub fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests of the kernel so far.
+    /// How long the kernel's requests take.
     #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+    pub fn latency(&self) -> &latency::Latency {
+        &self.latency
     }
 
     /// Why nothing is changed any more, if that is so.

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
@@ -21,6 +21,7 @@ use fuser::{
 use super::MountOptions;
 use super::sync_queue::{SyncQueue, Waiting};
 use crate::fs::journal::Caller;
+use crate::fs::latency::Wants;
 use crate::fs::{self, Fs, FsError, FsResult, Notify, SetAttributes, SetTime};
 use crate::ids::{Ino, Time};
 use crate::tree::{NAME_MAX, Stat};
@@ -60,9 +61,11 @@ impl Adapter {
     }
 
     /// Runs one request. A panic in it stops the file system and is answered with EIO, instead of ending a session thread unseen.
-    fn run<T>(&self, what: &'static str, request: impl FnOnce(&Fs) -> FsResult<T>) -> Result<T, Errno> {
-        self.fs.count_request();
-        match catch_unwind(AssertUnwindSafe(|| request(&self.fs))) {
+    fn run<T>(&self, wants: Wants, what: &'static str, request: impl FnOnce(&Fs) -> FsResult<T>) -> Result<T, Errno> {
+        let begun = Instant::now();
+        let done = catch_unwind(AssertUnwindSafe(|| request(&self.fs)));
+        self.fs.latency().add(wants, begun.elapsed());
+        match done {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(e)) => {
                 tracing::trace!("{what}: {e}");
@@ -222,7 +225,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.run("lookup", |fs| fs.lookup(ino(parent), name.as_bytes())) {
+        match self.run(Wants::Attributes, "lookup", |fs| fs.lookup(ino(parent), name.as_bytes())) {
             Ok(Some(stat)) => reply.entry(&TTL, &attr(&stat), GENERATION),
             Ok(None) => reply.entry(&TTL, &nothing(), GENERATION),
             Err(e) => reply.error(e),
@@ -230,14 +233,14 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, number: INodeNo, count: u64) {
-        let _ = self.run("forget", |fs| {
+        let _ = self.run(Wants::Nothing, "forget", |fs| {
             fs.forget(ino(number), count);
             Ok(())
         });
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.run("getattr", |fs| fs.getattr(ino(number))) {
+        match self.run(Wants::Attributes, "getattr", |fs| fs.getattr(ino(number))) {
             Ok(stat) => reply.attr(&TTL, &attr(&stat)),
             Err(e) => reply.error(e),
         }
@@ -262,7 +265,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = SetAttributes { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
-        let done = self.run("setattr", |fs| fs.setattr(&caller(request), ino(number), &set));
+        let done = self.run(Wants::Change, "setattr", |fs| fs.setattr(&caller(request), ino(number), &set));
         self.answer(self.sync, done, |done| match done {
             Ok(stat) => reply.attr(&TTL, &attr(&stat)),
             Err(e) => reply.error(e),
@@ -270,7 +273,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        match self.run("readlink", |fs| fs.readlink(ino(number))) {
+        match self.run(Wants::Attributes, "readlink", |fs| fs.readlink(ino(number))) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(e),
         }
@@ -278,34 +281,44 @@ impl Filesystem for Adapter {
 
     // The kernel applies the umask itself (no FUSE_DONT_MASK).
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
-        self.answer(self.dir_sync, self.run("mknod", |fs| fs.mknod(&caller(request), ino(parent), name.as_bytes(), mode, rdev)), |done| {
-            send_entry(reply, done)
-        });
+        self.answer(
+            self.dir_sync,
+            self.run(Wants::Change, "mknod", |fs| fs.mknod(&caller(request), ino(parent), name.as_bytes(), mode, rdev)),
+            |done| send_entry(reply, done),
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        self.answer(self.dir_sync, self.run("mkdir", |fs| fs.mkdir(&caller(request), ino(parent), name.as_bytes(), mode)), |done| {
-            send_entry(reply, done)
-        });
+        self.answer(
+            self.dir_sync,
+            self.run(Wants::Change, "mkdir", |fs| fs.mkdir(&caller(request), ino(parent), name.as_bytes(), mode)),
+            |done| send_entry(reply, done),
+        );
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(self.dir_sync, self.run("unlink", |fs| fs.unlink(&caller(request), ino(parent), name.as_bytes())), |done| {
-            send_empty(reply, done)
-        });
+        self.answer(
+            self.dir_sync,
+            self.run(Wants::Change, "unlink", |fs| fs.unlink(&caller(request), ino(parent), name.as_bytes())),
+            |done| send_empty(reply, done),
+        );
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(self.dir_sync, self.run("rmdir", |fs| fs.rmdir(&caller(request), ino(parent), name.as_bytes())), |done| {
-            send_empty(reply, done)
-        });
+        self.answer(
+            self.dir_sync,
+            self.run(Wants::Change, "rmdir", |fs| fs.rmdir(&caller(request), ino(parent), name.as_bytes())),
+            |done| send_empty(reply, done),
+        );
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        self.answer(self.dir_sync, self.run("symlink", |fs| fs.symlink(&caller(request), ino(parent), name.as_bytes(), target)), |done| {
-            send_entry(reply, done)
-        });
+        self.answer(
+            self.dir_sync,
+            self.run(Wants::Change, "symlink", |fs| fs.symlink(&caller(request), ino(parent), name.as_bytes(), target)),
+            |done| send_entry(reply, done),
+        );
     }
 
     fn rename(
@@ -321,7 +334,7 @@ impl Filesystem for Adapter {
         let (from, to) = ((ino(parent), name.as_bytes()), (ino(new_parent), new_name.as_bytes()));
         self.answer(
             self.dir_sync,
-            self.run("rename", |fs| fs.rename(&caller(request), from, to, fs::RenameFlags::from_bits(flags.bits())?)),
+            self.run(Wants::Change, "rename", |fs| fs.rename(&caller(request), from, to, fs::RenameFlags::from_bits(flags.bits())?)),
             |done| send_empty(reply, done),
         );
     }
@@ -329,7 +342,7 @@ impl Filesystem for Adapter {
     fn link(&self, request: &Request, number: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         self.answer(
             self.dir_sync,
-            self.run("link", |fs| fs.link(&caller(request), ino(number), ino(new_parent), new_name.as_bytes())),
+            self.run(Wants::Change, "link", |fs| fs.link(&caller(request), ino(number), ino(new_parent), new_name.as_bytes())),
             |done| send_entry(reply, done),
         );
     }
@@ -352,7 +365,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.run("read", |fs| fs.read(ino(number), offset, size)) {
+        match self.run(Wants::Bytes, "read", |fs| fs.read(ino(number), offset, size)) {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(e),
         }
@@ -375,7 +388,7 @@ impl Filesystem for Adapter {
         // Linux 6.18 follows such a write with an fsync of its own, which then finds nothing left to do; older ones are not trusted with
         // it. A page of a mapping comes with some file's flags; only msync promises anything for it.
         let sync = flags.0 & libc::O_DSYNC != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        match self.run("write", |fs| fs.write(&caller(request), ino(number), offset, data, kill)) {
+        match self.run(Wants::Change, "write", |fs| fs.write(&caller(request), ino(number), offset, data, kill)) {
             Ok(written) if sync => self.syncs.push(Waiting::Write(reply, written.len)),
             Ok(written) => reply.written(written.len),
             Err(e) => reply.error(e),
@@ -399,14 +412,14 @@ impl Filesystem for Adapter {
     // Served, not ENOSYS: that would also make the kernel cache listings, and its cache loses entries for a reader that goes on where
     // another one's unlink has moved things.
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.run("opendir", |fs| fs.opendir(ino(number))) {
+        match self.run(Wants::Entries, "opendir", |fs| fs.opendir(ino(number))) {
             Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
 
     fn readdir(&self, _: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.run("readdir", |fs| {
+        let listed = self.run(Wants::Entries, "readdir", |fs| {
             fs.readdir(ino(number), fs::DirHandle(handle.0), offset, |entry| {
                 !reply.add(INodeNo(entry.ino.0), entry.cookie, file_type(entry.kind), OsStr::from_bytes(&entry.name))
             })
@@ -418,7 +431,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let listed = self.run("readdirplus", |fs| {
+        let listed = self.run(Wants::Entries, "readdirplus", |fs| {
             fs.readdirplus(ino(number), fs::DirHandle(handle.0), offset, |entry, stat| {
                 !reply.add(INodeNo(entry.ino.0), entry.cookie, OsStr::from_bytes(&entry.name), &TTL, &attr(stat), GENERATION)
             })
@@ -432,7 +445,7 @@ impl Filesystem for Adapter {
     fn releasedir(&self, _: &Request, number: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         send_empty(
             reply,
-            self.run("releasedir", |fs| {
+            self.run(Wants::Nothing, "releasedir", |fs| {
                 fs.releasedir(ino(number), fs::DirHandle(handle.0));
                 Ok(())
             }),
@@ -444,7 +457,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match self.run("statfs", |fs| Ok(fs.space())) {
+        match self.run(Wants::Attributes, "statfs", |fs| Ok(fs.space())) {
             Ok((space, inodes)) => {
                 let blocks = |bytes: u64| bytes / u64::from(BLOCK);
                 let (total, free, available) = (blocks(space.total), blocks(space.free), blocks(space.available));
@@ -456,22 +469,24 @@ impl Filesystem for Adapter {
     }
 
     fn setxattr(&self, request: &Request, number: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
-        let done = self.run("setxattr", |fs| fs.setxattr(&caller(request), ino(number), name.as_bytes(), value, flags));
+        let done = self.run(Wants::Change, "setxattr", |fs| fs.setxattr(&caller(request), ino(number), name.as_bytes(), value, flags));
         self.answer(self.sync, done, |done| send_empty(reply, done));
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        send_xattr(reply, size, self.run("getxattr", |fs| fs.getxattr(ino(number), name.as_bytes())));
+        send_xattr(reply, size, self.run(Wants::Attributes, "getxattr", |fs| fs.getxattr(ino(number), name.as_bytes())));
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        send_xattr(reply, size, self.run("listxattr", |fs| fs.listxattr(&caller(request), ino(number))));
+        send_xattr(reply, size, self.run(Wants::Attributes, "listxattr", |fs| fs.listxattr(&caller(request), ino(number))));
     }
 
     fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(self.sync, self.run("removexattr", |fs| fs.removexattr(&caller(request), ino(number), name.as_bytes())), |done| {
-            send_empty(reply, done)
-        });
+        self.answer(
+            self.sync,
+            self.run(Wants::Change, "removexattr", |fs| fs.removexattr(&caller(request), ino(number), name.as_bytes())),
+            |done| send_empty(reply, done),
+        );
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
@@ -480,7 +495,7 @@ impl Filesystem for Adapter {
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
         let exclusive = flags & libc::O_EXCL != 0;
-        let done = self.run("create", |fs| {
+        let done = self.run(Wants::Change, "create", |fs| {
             let stat = fs.create(&caller(request), ino(parent), name.as_bytes(), mode, exclusive)?;
             // As in `open`: that it is open is not counted.
             fs.release(stat.ino);
@@ -503,13 +518,15 @@ impl Filesystem for Adapter {
     }
 
     fn fallocate(&self, request: &Request, number: INodeNo, _: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
-        self.answer(self.sync, self.run("fallocate", |fs| fs.fallocate(&caller(request), ino(number), offset, length, mode)), |done| {
-            send_empty(reply, done)
-        });
+        self.answer(
+            self.sync,
+            self.run(Wants::Change, "fallocate", |fs| fs.fallocate(&caller(request), ino(number), offset, length, mode)),
+            |done| send_empty(reply, done),
+        );
     }
 
     fn lseek(&self, _: &Request, number: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        match self.run("lseek", |fs| fs.seek(ino(number), offset, whence)) {
+        match self.run(Wants::Attributes, "lseek", |fs| fs.seek(ino(number), offset, whence)) {
             Ok(at) => reply.offset(at),
             Err(e) => reply.error(e),
         }
@@ -528,7 +545,7 @@ impl Filesystem for Adapter {
         flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copied = self.run("copy_file_range", |fs| {
+        let copied = self.run(Wants::Change, "copy_file_range", |fs| {
             if !flags.is_empty() {
                 return Err(FsError::Invalid);
             }

@@ -55,6 +55,18 @@ pub fn text(report: &StatusReport) -> String {
         m.gauge("cache_limit_inodes", "Inodes beyond which those are let go that need not stay.", c.limit_inodes);
         m.gauge("cache_limit_bytes", "Memory that so many take, estimated.", c.limit_bytes);
     }
+    if !report.latency.is_empty() {
+        m.head("requests_total", "counter", "Requests of the kernel since the project was mounted.");
+        for l in &report.latency {
+            m.sample("requests_total", &format!(",kind=\"{}\"", escape(&l.kind)), l.count);
+        }
+        m.head("request_seconds", "gauge", "Within how long such a share of them was answered.");
+        for l in &report.latency {
+            for (quantile, micros) in [("0.5", l.median_us), ("0.99", l.p99_us), ("1", l.max_us)] {
+                m.sample("request_seconds", &format!(",kind=\"{}\",quantile=\"{quantile}\"", escape(&l.kind)), micros / 1e6);
+            }
+        }
+    }
     if let Some(r) = &report.recovery {
         m.gauge("last_recovery_operations", "Operations that the last recovery applied again.", r.operations);
         m.gauge("last_recovery_seconds", "How long it took.", seconds(r.millis));
@@ -115,7 +127,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
-    use crate::control::message::{Cache, Queue};
+    use crate::control::message::{Cache, Queue, RequestLatency};
     use crate::engine::core::Recovery;
     use crate::ids::{Lsn, Time, VersionSeq};
 
@@ -162,6 +174,7 @@ mod tests {
             pijul: Some(VersionSeq(2)),
             queue: Some(Queue { mean_batch: Some(2.5), utilization: 0.25, health: Health::Lagging, ..Queue::default() }),
             cache: Some(Cache { lookups: 7, limit_bytes: 9, ..Cache::default() }),
+            latency: vec![RequestLatency { kind: "stat".into(), count: 9, p99_us: 1500.0, ..RequestLatency::default() }],
             recovery: Some(Recovery { millis: 1500, ..Recovery::default() }),
             operations_since: horizon,
             versions_since: horizon,
@@ -174,6 +187,8 @@ mod tests {
             ("ize_health{project=\"notes\",state=\"lagging\"}", 1.0),
             ("ize_health{project=\"notes\",state=\"ok\"}", 0.0),
             ("ize_cache_lookups_total{project=\"notes\"}", 7.0),
+            ("ize_requests_total{project=\"notes\",kind=\"stat\"}", 9.0),
+            ("ize_request_seconds{project=\"notes\",kind=\"stat\",quantile=\"0.99\"}", 0.0015),
             ("ize_last_recovery_seconds{project=\"notes\"}", 1.5),
             ("ize_operations_since_seconds{project=\"notes\"}", 1_767_366_245.0),
         ] {

@@ -120,6 +120,16 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
         let (size, limit) = (units::show_size(c.resident_bytes), units::show_size(c.limit_bytes));
         row("memory", format!("{} inodes, about {size} (limit {}, about {limit}){ratio}", c.resident_inodes, c.limit_inodes))?;
     }
+    for (index, l) in report.latency.iter().enumerate() {
+        let label = if index == 0 { "requests" } else { "" };
+        row(
+            label,
+            format!(
+                "{} {}: half within {:.1} us, 99% within {:.1} us, all within {:.0} us",
+                l.count, l.kind, l.median_us, l.p99_us, l.max_us
+            ),
+        )?;
+    }
     if let Some(r) = report.recovery.as_ref().filter(|r| !r.clean && r.operations > 0) {
         let torn = if r.torn.is_some() { ", a torn tail was set aside" } else { "" };
         row("recovery", format!("{} operations ({}) in {} ms{torn}", r.operations, units::show_size(r.bytes), r.millis))?;
