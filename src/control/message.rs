@@ -172,6 +172,9 @@ pub struct StatusReport {
     /// The tree in memory; `None` when nobody has the project open.
     #[serde(default)]
     pub cache: Option<Cache>,
+    /// The last prune that the daemon did on its own and that dropped something, since the project was opened.
+    #[serde(default)]
+    pub last_prune: Option<LastPrune>,
     /// How long the kernel's requests took since the project was mounted, by what they want.
     #[serde(default)]
     pub latency: Vec<RequestLatency>,
@@ -293,6 +296,19 @@ pub struct Cache {
     pub limit_inodes: u64,
     /// Memory that so many take, estimated, in bytes.
     pub limit_bytes: u64,
+}
+
+/// A prune that the configuration asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPrune {
+    /// When.
+    pub at: Time,
+    /// Segments that went.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub wal_bytes: u64,
+    /// Bytes of packs that went.
+    pub blob_bytes: u64,
 }
 
 /// How long requests of one kind take in the daemon.

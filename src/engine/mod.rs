@@ -21,6 +21,7 @@ pub mod states;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -30,8 +31,8 @@ use self::clock::ClockWatch;
 use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
 use self::group::GroupLimits;
-use crate::control::message::PathBytes;
-use crate::control::message::{CommitReport, CommittedVersion, RestoreAction, RestoreReport, RestoreRequest};
+use self::upkeep::Upkeep;
+use crate::control::message::{CommitReport, CommittedVersion, LastPrune, PathBytes, RestoreAction, RestoreReport, RestoreRequest};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{Lsn, Time, VersionSeq};
@@ -59,6 +60,8 @@ pub struct Engine {
     bell: Arc<Bell>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<Lock>>,
+    /// What the daemon's own pruning did last.
+    last_prune: Arc<Mutex<Option<LastPrune>>>,
     /// Why replay A does not get on, if it does not.
     replay_error: Arc<Mutex<Option<String>>>,
     settings: Settings,
@@ -128,6 +131,7 @@ impl Engine {
             bell: Arc::new(Bell::default()),
             threads: Mutex::new(Vec::new()),
             lock: Mutex::new(Some(lock)),
+            last_prune: Arc::new(Mutex::new(None)),
             replay_error: Arc::new(Mutex::new(None)),
             settings: settings.clone(),
             mounted: Mutex::new(serve::Mounted::default()),
@@ -186,6 +190,18 @@ impl Engine {
                 drop(slot);
                 if failed && bell.sleep(Duration::from_secs(2)) {
                     break;
+                }
+            }
+        })?);
+        let (bell, interval) = (Arc::clone(&self.bell), settings.prune_interval);
+        let mut upkeep = Upkeep::new(Arc::clone(&self.core), settings.clone(), self.clock, Arc::clone(&self.last_prune));
+        threads.push(background("ize-prune", move || {
+            while !bell.sleep(interval) {
+                let look = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upkeep.look()));
+                match look {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => tracing::error!("prune: {e}"),
+                    Err(_) => tracing::error!("prune panicked; the lines before say where"),
                 }
             }
         })?);

@@ -5,13 +5,13 @@ use std::sync::PoisonError;
 
 use serde_json::json;
 
-use super::Engine;
+use super::{Engine, upkeep};
 use crate::control::Request;
 use crate::control::message::{PathBytes, PruneReport, PruneRequest, Response, SegmentReport};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::Time;
-use crate::project::{Settings, units};
+use crate::project::units;
 use crate::wal::prune::Limits;
 
 /// How a mounted project is taken down again; true: lazily.
@@ -64,13 +64,10 @@ impl Engine {
     /// # Errors
     /// Damage or I/O errors.
     pub fn prune(&self, request: &PruneRequest) -> Result<PruneReport> {
-        let configured = request.max_age.is_none() && request.max_size.is_none();
-        let settings: &Settings = &self.settings;
-        let limits = Limits {
-            max_age: if configured { settings.prune_max_age } else { request.max_age },
-            max_size: if configured { settings.prune_max_size } else { request.max_size },
-            free_up: if configured { lacking(self.core.layout.dir(), settings.prune_min_free) } else { 0 },
-            clock_jumped: self.clock.jumped(),
+        let limits = if request.max_age.is_none() && request.max_size.is_none() {
+            upkeep::configured(&self.core, &self.settings, &self.clock)
+        } else {
+            Limits { max_age: request.max_age, max_size: request.max_size, free_up: 0, clock_jumped: self.clock.jumped() }
         };
         let pruned = self.core.prune(limits, request.dry_run)?;
         let now = Time::now();
@@ -107,12 +104,4 @@ impl Engine {
             at: Time::now(),
         })
     }
-}
-
-/// Bytes that the file system of `dir` has less free than `percent` of its size.
-fn lacking(dir: &std::path::Path, percent: u8) -> u64 {
-    let Ok(s) = rustix::fs::statvfs(dir) else { return 0 };
-    let floor = u128::from(s.f_blocks) * u128::from(s.f_frsize) * u128::from(percent) / 100;
-    let free = u128::from(s.f_bavail) * u128::from(s.f_frsize);
-    u64::try_from(floor.saturating_sub(free)).unwrap_or(u64::MAX)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::Engine;
@@ -69,6 +70,7 @@ impl Engine {
             uncommitted_more,
             cache: Some(self.cache()),
             latency: self.latency(),
+            last_prune: *self.last_prune.lock().unwrap_or_else(PoisonError::into_inner),
             recovery: Some(core.recovery.clone()),
             ..StatusReport::default()
         })

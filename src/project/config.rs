@@ -42,6 +42,8 @@ pub struct Settings {
     pub prune_max_size: Option<u64>,
     /// Share of the file system, in percent, 0 to 90, that pruning leaves free where it can. `prune.min-free`, default 5.
     pub prune_min_free: u8,
+    /// How often a mount looks whether a limit is passed, 10 ms to 1 h. `prune.interval`, default 10 s.
+    pub prune_interval: Duration,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             prune_max_age: Some(Duration::from_secs(7 * 86_400)),
             prune_max_size: Some(4 << 30),
             prune_min_free: 5,
+            prune_interval: Duration::from_secs(10),
         }
     }
 }
@@ -140,6 +143,7 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
     },
+    Key { name: "prune.interval", default: "10s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.prune_interval = d) },
 ];
 
 /// The setting of this name.
@@ -477,6 +481,7 @@ mod tests {
                 (Layer::Flag, "1d", "command line"),
                 (Layer::User, "5", "/c/config.toml"),
                 (Layer::Default, "5%", ""),
+                (Layer::Default, "10s", ""),
             ]
         );
         assert_eq!(
@@ -490,6 +495,7 @@ mod tests {
                 prune_max_age: Some(Duration::from_secs(86_400)),
                 prune_max_size: Some(5),
                 prune_min_free: 5,
+                prune_interval: Duration::from_secs(10),
             }
         );
         assert_eq!(only_env(&no_env).unwrap().settings, Settings::default());
@@ -512,6 +518,7 @@ mod tests {
             prune_max_age: None,
             prune_max_size: None,
             prune_min_free: 90,
+            prune_interval: Duration::ZERO,
         };
         odd.apply(&all, "test").unwrap();
         assert_eq!(odd, Settings::default());

@@ -29,5 +29,5 @@ pub use log::{Appended, Batch, Log, Options, SyncHook, Usage};
 pub use range::for_each_record;
 pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
-pub use scan::{Bounds, LogScan, scan};
+pub use scan::{Bounds, LogScan, oldest, scan};
 pub use segment::Segment;

@@ -11,7 +11,7 @@ use crate::ids::{Lsn, SegmentId, StoreId, Time};
 use crate::storage::{FileRef, Storage};
 
 use super::error::{Result, WalContext, WalError};
-use super::format::{Footer, HEADER_LEN, Header, HeaderFault, MAX_SEGMENT_SIZE, segment_of_name, segment_path};
+use super::format::{FOOTER_LEN, Footer, HEADER_LEN, Header, HeaderFault, MAX_SEGMENT_SIZE, segment_of_name, segment_path};
 use super::reader::{Next, Record, SegmentReader, Tear};
 use super::segment::Segment;
 
@@ -171,6 +171,24 @@ pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<(Vec<SegmentId>,
     ids.sort();
     let temporary = names.iter().filter(|n| super::format::is_temporary(n)).map(|n| dir.join(n)).collect();
     Ok((ids, temporary))
+}
+
+/// The oldest segment in `dir` and when its last record was appended, where its footer says so; reads no more than that.
+///
+/// # Errors
+/// The directory cannot be listed, or the segment not be read.
+pub fn oldest(storage: &dyn Storage, dir: &Path, store: StoreId) -> Result<Option<(SegmentId, Option<Time>)>> {
+    let Some(id) = list(storage, dir)?.0.first().copied() else { return Ok(None) };
+    let path = segment_path(dir, id);
+    let footer = (|| {
+        let file = storage.open_read(&path)?;
+        let Some(offset) = file.len()?.checked_sub(FOOTER_LEN as u64) else { return Ok(None) };
+        let mut bytes = [0; FOOTER_LEN];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(super::format::Framing::new(store, id).read_footer(&bytes, offset))
+    })();
+    let footer = footer.wal(|| format!("cannot read {}", path.display()))?;
+    Ok(Some((id, footer.map(|footer| footer.last_time))))
 }
 
 /// The whole file; refuses one larger than any segment.

@@ -120,6 +120,10 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
         let (size, limit) = (units::show_size(c.resident_bytes), units::show_size(c.limit_bytes));
         row("memory", format!("{} inodes, about {size} (limit {}, about {limit}){ratio}", c.resident_inodes, c.limit_inodes))?;
     }
+    if let Some(p) = &report.last_prune {
+        let (log, blobs) = (units::show_size(p.wal_bytes), units::show_size(p.blob_bytes));
+        row("pruned", format!("{} segments ({log}) and {blobs} of blobs at {}", p.segments, output::times::time(p.at)))?;
+    }
     for (index, l) in report.latency.iter().enumerate() {
         let label = if index == 0 { "requests" } else { "" };
         row(
