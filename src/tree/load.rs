@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::{BlobRead, Body, DirBody, FileBody, Inode, Name, Tree, TreeError};
 use crate::ids::{BlobId, Ino, InoMap, Lsn};
+use crate::versions::dir_pages::Page;
 use crate::versions::inode_table;
 use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State, Xattrs};
 
@@ -40,14 +41,24 @@ pub(crate) fn pieces(blobs: &dyn BlobRead, content: &Content) -> Result<Vec<Piec
 
 /// The entries of a directory node.
 pub(crate) fn entries(blobs: &dyn BlobRead, id: &BlobId) -> Result<Vec<Entry>, TreeError> {
+    entries_and_pages(blobs, id).map(|(entries, _)| entries)
+}
+
+/// The same with the pages that they stand in, if it has any.
+fn entries_and_pages(blobs: &dyn BlobRead, id: &BlobId) -> Result<(Vec<Entry>, Vec<Page>), TreeError> {
     match decode(blobs, id, "directory")? {
-        DirNode::Entries(entries) => Ok(entries),
-        DirNode::Pages(pages) => {
-            let mut all = Vec::new();
-            for page in pages {
-                all.append(&mut decode::<Vec<Entry>>(blobs, &page, "directory page")?);
+        DirNode::Entries(entries) => Ok((entries, Vec::new())),
+        DirNode::Pages(ids) => {
+            let (mut all, mut pages) = (Vec::new(), Vec::with_capacity(ids.len()));
+            for id in ids {
+                let mut entries = decode::<Vec<Entry>>(blobs, &id, "directory page")?;
+                let Some(last) = entries.last() else {
+                    return Err(TreeError::Malformed { what: "directory page", id, why: "it is empty".to_owned() });
+                };
+                pages.push(Page { last: last.name.as_slice().into(), id });
+                all.append(&mut entries);
             }
-            Ok(all)
+            Ok((all, pages))
         }
     }
 }
@@ -125,7 +136,7 @@ impl Tree {
             let child = if depth == 0 { ino } else { wanted[depth - 1] };
             // Its entries may have been in memory all along, and their inodes evicted.
             if !self.inodes.contains_key(&child) {
-                let entries = self.committed_entries(*dir)?;
+                let (entries, _) = self.committed_entries(*dir)?;
                 self.bring_in(*dir, entries);
             }
         }
@@ -143,13 +154,10 @@ impl Tree {
         }
         self.looked += 1;
         self.missed += 1;
-        let entries = self.committed_entries(dir)?;
+        let (entries, pages) = self.committed_entries(dir)?;
         let children = self.bring_in(dir, entries);
         if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
-            for (name, ino, kind) in children {
-                body.insert(name, ino, kind);
-            }
-            body.loaded = true;
+            body.load(children, pages);
         }
         Ok(())
     }
@@ -162,17 +170,17 @@ impl Tree {
             _ => true,
         };
         if !complete {
-            let entries = self.committed_entries(dir)?;
+            let (entries, _) = self.committed_entries(dir)?;
             self.bring_in(dir, entries);
         }
         Ok(())
     }
 
     /// The entries that a directory in memory has in the base.
-    fn committed_entries(&self, dir: Ino) -> Result<Vec<Entry>, TreeError> {
+    fn committed_entries(&self, dir: Ino) -> Result<(Vec<Entry>, Vec<Page>), TreeError> {
         match self.inodes.get(&dir) {
-            Some(Inode { body: Body::Dir(DirBody { base: Some(id), .. }), .. }) => entries(&*self.blobs, id),
-            _ => Ok(Vec::new()),
+            Some(Inode { body: Body::Dir(DirBody { base: Some(id), .. }), .. }) => entries_and_pages(&*self.blobs, id),
+            _ => Ok((Vec::new(), Vec::new())),
         }
     }
 

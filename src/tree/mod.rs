@@ -25,6 +25,7 @@ pub(crate) use load::pieces as file_pieces;
 pub(crate) use load::{decode as decode_blob, entries as dir_entries, state as load_state};
 
 use crate::ids::{BlobId, Ino, InoMap, Lsn, SegmentId, Time};
+use crate::versions::dir_pages::{Page, Stored};
 use crate::versions::node::{Attributes, Content, FileKind, Link, Node, State, Xattrs};
 
 /// Longest name in a directory, in bytes.
@@ -150,6 +151,10 @@ pub struct DirBody {
     entries: HashMap<Arc<[u8]>, Child>,
     by_cookie: BTreeMap<u64, Arc<[u8]>>,
     next_cookie: u64,
+    /// The pages of the committed form, where it has some and they are known.
+    pages: Vec<Page>,
+    /// Names that came, went or became another inode since.
+    changed: BTreeSet<Arc<[u8]>>,
 }
 
 impl DirBody {
@@ -160,8 +165,18 @@ impl DirBody {
         self.insert_at(name, ino, kind, cookie);
     }
 
+    /// Takes the entries of the committed form; there are none yet.
+    fn load(&mut self, entries: Vec<(Arc<[u8]>, Ino, FileKind)>, pages: Vec<Page>) {
+        for (name, ino, kind) in entries {
+            self.insert(name, ino, kind);
+        }
+        self.changed.clear();
+        (self.pages, self.loaded) = (pages, true);
+    }
+
     /// The same at an offset that an entry had before.
     fn insert_at(&mut self, name: Arc<[u8]>, ino: Ino, kind: FileKind, cookie: u64) {
+        self.changed.insert(Arc::clone(&name));
         self.by_cookie.insert(cookie, Arc::clone(&name));
         if let Some(old) = self.entries.insert(name, Child { ino, kind, cookie }) {
             self.by_cookie.remove(&old.cookie);
@@ -169,7 +184,8 @@ impl DirBody {
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Child> {
-        let child = self.entries.remove(name)?;
+        let (name, child) = self.entries.remove_entry(name)?;
+        self.changed.insert(name);
         self.by_cookie.remove(&child.cookie);
         Some(child)
     }
@@ -179,6 +195,7 @@ impl DirBody {
         if let Some(child) = self.entries.get_mut(name) {
             child.ino = ino;
             child.kind = kind;
+            self.changed.insert(name.into());
         }
     }
 
@@ -203,6 +220,22 @@ impl DirBody {
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<Child> {
         self.entries.get(name).copied()
+    }
+
+    /// The pages of the committed form, where it has some and they are known.
+    pub(crate) fn pages(&self) -> &[Page] {
+        &self.pages
+    }
+
+    /// Names that came, went or became another inode since it was committed (or more than those).
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.changed.iter()
+    }
+
+    /// It is committed as it is, in this form.
+    fn rebase(&mut self, stored: Option<Stored>) {
+        (self.base, self.pages) = stored.map_or((None, Vec::new()), |(id, pages)| (Some(id), pages));
+        self.changed.clear();
     }
 
     /// Number of entries.

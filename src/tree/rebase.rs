@@ -3,6 +3,7 @@
 use super::{Body, Inode, Source, Tree, TreeError};
 use crate::ids::{BlobId, Ino};
 use crate::versions::commit::Committed;
+use crate::versions::dir_pages::Stored;
 use crate::versions::node::{Content, FileKind, Piece};
 
 /// Pieces of a file's committed content, and the ranges (offset, length) that are newer.
@@ -17,7 +18,17 @@ impl Tree {
             if let Some(inode) = self.inodes.get_mut(&new.ino) {
                 match &mut inode.body {
                     Body::File(file) => file.rebase(new.content.clone(), new.size, new.allocated, committed.lsn),
-                    Body::Dir(dir) => dir.base = if let Content::Directory(id) = &new.content { Some(*id) } else { None },
+                    Body::Dir(dir) => {
+                        let base = if let Content::Directory(id) = &new.content { Some(*id) } else { None };
+                        if dir.base != base {
+                            // What came later stays changed; so may what did not, which does no harm.
+                            let changed = std::mem::take(&mut dir.changed);
+                            dir.rebase(base.map(|id| (id, Vec::new())));
+                            if inode.changed > committed.lsn {
+                                dir.changed = changed;
+                            }
+                        }
+                    }
                     Body::Symlink(_) | Body::Special => {}
                 }
             }
@@ -43,9 +54,9 @@ impl Tree {
         }
     }
 
-    pub(crate) fn set_dir_base(&mut self, dir: Ino, id: Option<BlobId>) {
+    pub(crate) fn set_dir_base(&mut self, dir: Ino, stored: Option<Stored>) {
         if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
-            body.base = id;
+            body.rebase(stored);
         }
     }
 

@@ -61,21 +61,21 @@ impl LogBytes for MemoryLog {
     }
 }
 
-/// One random operation that is valid in `tree`, with the bytes of an inline write.
-pub fn random_operation(tree: &mut Tree, blobs: &MemoryBlobs, rng: &mut StdRng) -> (Operation, Option<Vec<u8>>) {
+/// One random operation that is valid in `tree`, on one of so many names in each directory, with the bytes of an inline write.
+pub fn random_operation(tree: &mut Tree, blobs: &MemoryBlobs, rng: &mut StdRng, names: u32) -> (Operation, Option<Vec<u8>>) {
     loop {
-        if let Some(op) = try_random(tree, blobs, rng) {
+        if let Some(op) = try_random(tree, blobs, rng, names) {
             return op;
         }
     }
 }
 
-fn try_random(tree: &mut Tree, blobs: &MemoryBlobs, rng: &mut StdRng) -> Option<(Operation, Option<Vec<u8>>)> {
+fn try_random(tree: &mut Tree, blobs: &MemoryBlobs, rng: &mut StdRng, names: u32) -> Option<(Operation, Option<Vec<u8>>)> {
     let all = all_inodes(tree);
     let dirs: Vec<Ino> = all.iter().filter(|(_, k)| *k == FileKind::Directory).map(|(i, _)| *i).collect();
     let files: Vec<Ino> = all.iter().filter(|(_, k)| *k == FileKind::File).map(|(i, _)| *i).chain(tree.orphans()).collect();
     let dir = *dirs.choose(rng)?;
-    let name = format!("n{}", rng.random_range(0..12)).into_bytes();
+    let name = format!("n{}", rng.random_range(0..names)).into_bytes();
     let ino = tree.next_ino();
     let here = tree.lookup(dir, &name).ok()?;
     let (mode, uid, gid) = (rng.random_range(0..0o1000), rng.random_range(0..3), 0);
@@ -105,7 +105,7 @@ fn try_random(tree: &mut Tree, blobs: &MemoryBlobs, rng: &mut StdRng) -> Option<
                     Unlink { dir, name, ino: child.ino }.into()
                 }
             }
-            10 | 11 => return rename(tree, rng, &dirs, dir, name),
+            10 | 11 => return rename(tree, rng, &dirs, dir, name, names),
             12..=15 => {
                 let ino = file?;
                 let size = tree.inode(ino).ok()?.size;
@@ -162,10 +162,10 @@ fn try_random(tree: &mut Tree, blobs: &MemoryBlobs, rng: &mut StdRng) -> Option<
     ))
 }
 
-fn rename(tree: &mut Tree, rng: &mut StdRng, dirs: &[Ino], dir: Ino, name: Vec<u8>) -> Option<(Operation, Option<Vec<u8>>)> {
+fn rename(tree: &mut Tree, rng: &mut StdRng, dirs: &[Ino], dir: Ino, name: Vec<u8>, names: u32) -> Option<(Operation, Option<Vec<u8>>)> {
     let child = tree.lookup(dir, &name).ok()??;
     let to_dir = *dirs.choose(rng)?;
-    let to_name = format!("n{}", rng.random_range(0..12)).into_bytes();
+    let to_name = format!("n{}", rng.random_range(0..names)).into_bytes();
     let there = tree.lookup(to_dir, &to_name).ok()?;
     if child.kind == FileKind::Directory && tree.is_within(to_dir, child.ino).ok()? {
         return None;

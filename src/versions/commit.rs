@@ -1,24 +1,20 @@
 //! From a tree with changes to a committed state: changed files become chunks, changed directories and the inode table become blobs,
 //! their hash is the state. Equal states have equal hashes, whatever way led there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::chunker;
+use super::dir_pages;
 use super::inode_table;
-use super::node::{Content, DirNode, Entry, FileKind, InodeEntry, Link, Piece, State};
+use super::node::{Content, Entry, FileKind, InodeEntry, Link, Piece, State};
 use crate::ids::{BlobId, Ino, Lsn};
-use crate::tree::{BlobRead, BlobWrite, Body, Inode, Tree, TreeError};
+use crate::tree::{BlobRead, BlobWrite, Body, Child, Inode, Tree, TreeError};
 
 /// A file with more pieces than this keeps them in a blob of their own.
 const INLINE_PIECES: usize = 8;
-/// A directory with more entries than this is split into pages.
-const PAGE_FROM: usize = 256;
-/// A page ends behind a name whose CRC-32 has these bits clear: one in 128 on average.
-const PAGE_MASK: u32 = 0x7f;
-/// A page ends here at the latest.
-const PAGE_MAX: usize = 1024;
 
 /// What a commit made of one file or directory: for trees that share the base.
 #[derive(Clone, Debug)]
@@ -81,6 +77,8 @@ impl Tree {
         }
         // 2. Which directories and table entries change.
         let mut dirs: BTreeSet<Ino> = BTreeSet::new();
+        // Names whose entries change although they stay.
+        let mut renewed: HashMap<Ino, BTreeSet<Arc<[u8]>>> = HashMap::new();
         let mut table: BTreeMap<Ino, Option<InodeEntry>> = BTreeMap::new();
         for &ino in &dirty {
             let Some(inode) = self.peek(ino) else {
@@ -92,7 +90,10 @@ impl Tree {
             }
             let in_table = belongs_in_table(inode);
             if !in_table || !inode.in_table {
-                dirs.extend(inode.names.iter().map(|n| n.dir));
+                for name in &inode.names {
+                    dirs.insert(name.dir);
+                    renewed.entry(name.dir).or_default().insert(Arc::clone(&name.name));
+                }
             }
         }
         // 3. Their ancestors.
@@ -105,7 +106,11 @@ impl Tree {
         let mut order: Vec<(usize, Ino)> = depths.iter().map(|(ino, depth)| (*depth, *ino)).collect();
         order.sort_unstable_by(|a, b| b.cmp(a));
         for (_, dir) in order {
-            let id = self.commit_dir(dir, blobs)?;
+            let id = self.commit_dir(dir, renewed.remove(&dir).unwrap_or_default(), blobs)?;
+            // The entry above holds its node.
+            if let Some(name) = self.peek(dir).and_then(|inode| inode.names.first()) {
+                renewed.entry(name.dir).or_default().insert(Arc::clone(&name.name));
+            }
             contents.push(NewContent { ino: dir, content: id.map_or(Content::Empty, Content::Directory), size: 0, allocated: 0 });
         }
         // 5. The table.
@@ -158,38 +163,38 @@ impl Tree {
         Ok(depth)
     }
 
-    fn commit_dir(&mut self, dir: Ino, blobs: &dyn BlobWrite) -> Result<Option<BlobId>, TreeError> {
-        let mut entries: Vec<Entry> = Vec::new();
-        self.load_whole(dir)?;
-        for (name, ino, kind) in self.children(dir)? {
-            let node = match self.peek(ino) {
-                Some(inode) if belongs_in_table(inode) => None,
-                Some(inode) => Some(Box::new(self.node(inode))),
-                // Not in memory although its directory is: it has several names and was not touched.
-                None => None,
-            };
-            entries.push(Entry { name, ino, kind, node });
-        }
-        if entries.is_empty() {
-            self.set_dir_base(dir, None);
-            return Ok(None);
-        }
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let id = if entries.len() <= PAGE_FROM {
-            store(blobs, &DirNode::Entries(entries))?
+    /// Stores a directory whose entries of the names in `renewed` changed, beside those that came and went.
+    fn commit_dir(&mut self, dir: Ino, renewed: BTreeSet<Arc<[u8]>>, blobs: &dyn BlobWrite) -> Result<Option<BlobId>, TreeError> {
+        let body = self.dir(dir)?;
+        let len = body.len();
+        let (pages, mut names) = (body.pages().to_vec(), renewed);
+        names.extend(body.changed().cloned());
+        let stored = if len == 0 {
+            None
+        } else if !pages.is_empty() && len > dir_pages::PAGE_FROM && names.len() <= len / 8 {
+            Some(dir_pages::store_changed(blobs, &pages, &names, &mut |name| self.committed_entry(dir, name))?)
         } else {
-            let mut pages = Vec::new();
-            let mut rest = &entries[..];
-            while !rest.is_empty() {
-                let end = rest.iter().take(PAGE_MAX).position(|e| crc32fast::hash(&e.name) & PAGE_MASK == 0).map_or(PAGE_MAX, |i| i + 1);
-                let (page, behind) = rest.split_at(end.min(rest.len()));
-                pages.push(store(blobs, &page)?);
-                rest = behind;
+            self.load_whole(dir)?;
+            let mut entries: Vec<Entry> = Vec::with_capacity(len);
+            for (name, ino, kind) in self.children(dir)? {
+                // Not in memory although its directory is whole: it has several names and was not touched.
+                let node = self.peek(ino).filter(|inode| !belongs_in_table(inode)).map(|inode| Box::new(self.node(inode)));
+                entries.push(Entry { name, ino, kind, node });
             }
-            store(blobs, &DirNode::Pages(pages))?
+            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Some(dir_pages::store_all(blobs, entries)?)
         };
-        self.set_dir_base(dir, Some(id));
-        Ok(Some(id))
+        let id = stored.as_ref().map(|(id, _)| *id);
+        self.set_dir_base(dir, stored);
+        Ok(id)
+    }
+
+    /// The entry of one name as it is to be stored.
+    fn committed_entry(&mut self, dir: Ino, name: &[u8]) -> Result<Option<Entry>, TreeError> {
+        let Some(Child { ino, kind, .. }) = self.lookup(dir, name)? else { return Ok(None) };
+        self.inode(ino)?;
+        let node = self.peek(ino).filter(|inode| !belongs_in_table(inode)).map(|inode| Box::new(self.node(inode)));
+        Ok(Some(Entry { name: name.to_vec(), ino, kind, node }))
     }
 
     /// Cuts a changed file into chunks, reusing those of the base that no change touches.

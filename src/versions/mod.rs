@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod chunker;
 pub mod commit;
 pub mod diff;
+pub mod dir_pages;
 pub mod inode_table;
 pub mod node;
 pub mod version_log;
