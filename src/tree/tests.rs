@@ -8,10 +8,11 @@ use super::testing::{MemoryBlobs, apply, dump, random_operation};
 use super::{BlobRead, Tree};
 use crate::ids::{BlobId, Ino, Lsn, Time};
 use crate::op::Create;
+use crate::versions::chunker;
 use crate::versions::commit::Committed;
 use crate::versions::diff::diff;
 use crate::versions::dir_pages::store_all;
-use crate::versions::node::Content;
+use crate::versions::node::{Content, Piece};
 
 fn open(blobs: &Arc<MemoryBlobs>, root: Option<BlobId>, next: Ino, lsn: Lsn) -> Tree {
     Tree::open(Arc::clone(blobs) as Arc<dyn BlobRead>, root, next, lsn, Time::default()).unwrap()
@@ -151,6 +152,73 @@ fn a_small_edit_of_a_large_file_reuses_its_chunks() {
     let committed = tree.commit(&*blobs).unwrap();
     assert!(committed.chunked < 1 << 20, "{} bytes were cut anew", committed.chunked);
     assert_eq!(open(&blobs, Some(committed.root), Ino(3), Lsn(3)).read_all(Ino(2)).unwrap(), bytes);
+}
+
+/// A file that is read in several windows is cut where one window would be cut, and every way to the same bytes and holes gives the same
+/// state.
+#[test]
+fn a_large_file_is_cut_at_the_same_places_whatever_led_to_it() {
+    let blobs = Arc::new(MemoryBlobs::default());
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut bytes = vec![0; 19 << 20];
+    rng.fill_bytes(&mut bytes);
+    let new = || {
+        let mut tree = open(&blobs, None, Ino(2), Lsn::ZERO);
+        let create = Create { dir: Ino::ROOT, name: b"big".to_vec(), ino: Ino(2), mode: 0o644, uid: 0, gid: 0 };
+        apply(&mut tree, Lsn(1), &create.into(), None);
+        tree
+    };
+    let write = |offset: usize, len: usize, size: usize| crate::op::Write {
+        ino: Ino(2),
+        offset: offset as u64,
+        data: crate::op::Data::Inline(len as u32),
+        size_after: size as u64,
+        mode_after: None,
+    };
+    let content = |tree: &mut Tree| tree.file_base(Ino(2)).unwrap().0;
+    let mut once = new();
+    apply(&mut once, Lsn(2), &write(0, bytes.len(), bytes.len()).into(), Some(&bytes));
+    once.commit(&*blobs).unwrap();
+    let (mut at, mut expected) = (0, Vec::new());
+    while at < bytes.len() {
+        let end = (at + chunker::MAX).min(bytes.len());
+        let cut = chunker::next_cut(&bytes[at..end], end == bytes.len());
+        expected.push(Piece::Chunk { id: BlobId::of(&bytes[at..at + cut]), len: cut as u32 });
+        at += cut;
+    }
+    assert_eq!(content(&mut once), expected);
+
+    // Holes of all lengths, a hole at the end; then the same in another order, with a commit between any two steps.
+    let holes = [(100_000, 30_000), (1 << 20, 70_000), (3_000_000, 5 << 20), (9_000_000, 65_536), (17 << 20, 2 << 20)];
+    let punch = |(offset, len): (u64, u64)| crate::op::Fallocate {
+        ino: Ino(2),
+        mode: crate::op::AllocateMode::PunchHole,
+        offset,
+        len,
+        size_after: bytes.len() as u64,
+    };
+    for (n, hole) in holes.into_iter().enumerate() {
+        apply(&mut once, Lsn(3 + n as u64), &punch(hole).into(), None);
+    }
+    once.commit(&*blobs).unwrap();
+    let mut stepwise = new();
+    let mut lsn = 2;
+    for (n, part) in bytes.chunks(1_700_000).enumerate().rev() {
+        let op = write(n * 1_700_000, part.len(), bytes.len());
+        apply(&mut stepwise, Lsn(lsn), &op.into(), Some(part));
+        stepwise.commit(&*blobs).unwrap();
+        lsn += 1;
+    }
+    assert_eq!(content(&mut stepwise), expected);
+    for hole in holes.into_iter().rev() {
+        apply(&mut stepwise, Lsn(lsn), &punch(hole).into(), None);
+        stepwise.commit(&*blobs).unwrap();
+        lsn += 1;
+    }
+    assert_eq!(content(&mut stepwise), content(&mut once));
+    // Short ones fall into a chunk that begins before them.
+    let found = content(&mut once).iter().filter(|p| matches!(p, Piece::Hole { .. })).count();
+    assert_eq!(found, 2);
 }
 
 /// A directory of thousands of names is split, and one new name rewrites one page.

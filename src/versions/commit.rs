@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::chunker;
 use super::dir_pages;
 use super::inode_table;
 use super::node::{Content, Entry, FileKind, InodeEntry, Link, Piece, State};
 use crate::ids::{BlobId, Ino, Lsn};
-use crate::tree::{BlobRead, BlobWrite, Body, Child, Inode, Tree, TreeError};
+use crate::tree::{BlobWrite, Body, Child, Inode, Tree, TreeError};
 
 /// A file with more pieces than this keeps them in a blob of their own.
 const INLINE_PIECES: usize = 8;
@@ -197,54 +196,10 @@ impl Tree {
         Ok(Some(Entry { name: name.to_vec(), ino, kind, node }))
     }
 
-    /// Cuts a changed file into chunks, reusing those of the base that no change touches.
+    /// Stores what is new of a changed file.
     fn commit_file(&mut self, ino: Ino, blobs: &dyn BlobWrite) -> Result<(NewContent, u64), TreeError> {
+        let (pieces, chunked) = self.cut_file(ino, blobs)?;
         let size = self.inode(ino)?.size;
-        let reader: std::sync::Arc<dyn BlobRead> = std::sync::Arc::clone(self.blobs());
-        let (old, changed) = self.file_base(ino)?;
-        let old_end: u64 = old.iter().map(Piece::len).sum();
-        let mut pieces: Vec<Piece> = Vec::new();
-        let mut chunked = 0;
-        let mut at = 0u64;
-        let (mut old_at, mut old_index) = (0u64, 0usize);
-        let mut window = Vec::new();
-        while at < size {
-            while old_index < old.len() && old_at < at {
-                old_at += old[old_index].len();
-                old_index += 1;
-            }
-            // A piece of the base that stands here and that nothing touches is kept, but for the last one of a file whose end moved:
-            // it may have been cut by the end alone.
-            if old_at == at
-                && let Some(piece) = old.get(old_index)
-                && at + piece.len() <= size
-                && (at + piece.len() < old_end || size == old_end)
-                && !touched(&changed, at, piece.len())
-            {
-                push(&mut pieces, *piece);
-                at += piece.len();
-                continue;
-            }
-            let plan = self.read_plan(ino, at, chunker::MAX as u64)?;
-            let hole = plan.parts().iter().take_while(|(_, s)| matches!(s, crate::tree::Source::Hole)).map(|(len, _)| len).sum::<u64>();
-            if hole >= HOLE_MIN || hole == plan.len() {
-                // Holes are found through the plan: as long a one as there is.
-                let hole = self.hole_at(ino, at, size)?;
-                if hole >= HOLE_MIN || at + hole == size {
-                    push(&mut pieces, Piece::Hole { len: hole });
-                    at += hole;
-                    continue;
-                }
-            }
-            window.resize(usize::try_from(plan.len()).unwrap_or(chunker::MAX), 0);
-            plan.read(&*reader, &mut window)?;
-            let cut = chunker::next_cut(&window, at + plan.len() == size);
-            let chunk = window.get(..cut).unwrap_or(&window);
-            let id = blobs.put(chunk)?;
-            chunked += chunk.len() as u64;
-            push(&mut pieces, Piece::Chunk { id, len: u32::try_from(chunk.len()).unwrap_or(u32::MAX) });
-            at += chunk.len() as u64;
-        }
         let allocated = pieces.iter().filter(|p| matches!(p, Piece::Chunk { .. })).map(Piece::len).sum();
         let content = match pieces.len() {
             0 => Content::Empty,
@@ -253,21 +208,5 @@ impl Tree {
         };
         self.rebase_file(ino, &content, size, allocated);
         Ok((NewContent { ino, content, size, allocated }, chunked))
-    }
-}
-
-/// Shorter runs of zeros are stored as bytes.
-const HOLE_MIN: u64 = 64 * 1024;
-
-fn touched(changed: &[(u64, u64)], at: u64, len: u64) -> bool {
-    let i = changed.partition_point(|(start, l)| start + l <= at);
-    changed.get(i).is_some_and(|(start, _)| *start < at + len)
-}
-
-fn push(pieces: &mut Vec<Piece>, piece: Piece) {
-    if let (Some(Piece::Hole { len }), Piece::Hole { len: more }) = (pieces.last_mut(), piece) {
-        *len += more;
-    } else {
-        pieces.push(piece);
     }
 }

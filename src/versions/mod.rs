@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod chunker;
 pub mod commit;
+mod cut_file;
 pub mod diff;
 pub mod dir_pages;
 pub mod inode_table;

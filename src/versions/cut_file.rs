@@ -1,0 +1,184 @@
+//! A changed file becomes chunks: those of the base that no change touches are kept, the rest is read, cut, hashed, compressed and stored, some
+//! MiB at a time, on two CPUs where there is much of it. No file is in memory whole.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::chunker;
+use super::node::Piece;
+use crate::ids::{BlobId, Ino};
+use crate::tree::{BlobRead, BlobWrite, Source, Tree, TreeError};
+
+/// Shorter runs of zeros are stored as bytes.
+const HOLE_MIN: u64 = 64 * 1024;
+/// Bytes that are read at first, where a change may be small. Doubled while there is more.
+const WINDOW_MIN: u64 = chunker::MAX as u64;
+/// Bytes that are read at once at most.
+const WINDOW_MAX: u64 = 4 << 20;
+/// With fewer bytes to store than this a second thread is not worth its start (some 20 us).
+const SPLIT_FROM: usize = 512 << 10;
+
+/// A part of the file in memory.
+#[derive(Debug)]
+struct Window {
+    /// Where it begins and ends in the file.
+    range: Range<u64>,
+    bytes: Vec<u8>,
+    /// What of it is stored nowhere.
+    holes: Vec<Range<u64>>,
+    /// How much to read the next time.
+    next: u64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { range: 0..0, bytes: Vec::new(), holes: Vec::new(), next: WINDOW_MIN }
+    }
+
+    /// Is there enough behind `at` to find the next cut?
+    fn covers(&self, at: u64, size: u64) -> bool {
+        self.range.start <= at && at < self.range.end && (self.range.end == size || at + chunker::MAX as u64 <= self.range.end)
+    }
+
+    fn fill(&mut self, tree: &mut Tree, blobs: &dyn BlobRead, ino: Ino, at: u64) -> Result<(), TreeError> {
+        // Reading on from where the last window ended, but for what was left to find a cut in.
+        let goes_on = self.range.start < at && at <= self.range.end && self.range.end - at <= chunker::MAX as u64;
+        self.next = if goes_on { (self.next * 2).min(WINDOW_MAX) } else { WINDOW_MIN };
+        let plan = tree.read_plan(ino, at, self.next)?;
+        self.range = at..at + plan.len();
+        self.bytes.resize(usize::try_from(plan.len()).unwrap_or_default(), 0);
+        plan.read(blobs, &mut self.bytes)?;
+        self.holes.clear();
+        let mut start = at;
+        for (len, source) in plan.parts() {
+            if matches!(source, Source::Hole) {
+                match self.holes.last_mut() {
+                    Some(last) if last.end == start => last.end += len,
+                    _ => self.holes.push(start..start + len),
+                }
+            }
+            start += len;
+        }
+        Ok(())
+    }
+
+    /// Bytes from `at` on that are stored nowhere.
+    fn hole(&self, at: u64) -> u64 {
+        let index = self.holes.partition_point(|hole| hole.end <= at);
+        self.holes.get(index).filter(|hole| hole.start <= at).map_or(0, |hole| hole.end - at)
+    }
+
+    /// The bytes from `at` on, as many as a chunk may have.
+    fn chunk_space(&self, at: u64) -> (&[u8], usize) {
+        let start = usize::try_from(at - self.range.start).unwrap_or_default();
+        let end = self.bytes.len().min(start + chunker::MAX);
+        (self.bytes.get(start..end).unwrap_or_default(), start)
+    }
+}
+
+/// Chunks that have been cut and not stored: which piece each is, and where it stands in the window.
+type Pending = Vec<(usize, Range<usize>)>;
+
+/// Stores them and names them in `pieces`.
+fn store(blobs: &dyn BlobWrite, window: &Window, pending: &mut Pending, pieces: &mut [Piece]) -> Result<(), TreeError> {
+    let put = |chunks: &[(usize, Range<usize>)]| -> Result<Vec<BlobId>, TreeError> {
+        chunks.iter().map(|(_, range)| blobs.put(window.bytes.get(range.clone()).unwrap_or_default())).collect()
+    };
+    let total: usize = pending.iter().map(|(_, range)| range.len()).sum();
+    let mut half = 0;
+    let middle = pending.iter().position(|(_, range)| {
+        half += range.len();
+        half > total / 2
+    });
+    let (front, back) = pending.split_at(middle.filter(|_| total >= SPLIT_FROM).unwrap_or(pending.len()));
+    let ids = if back.is_empty() {
+        put(front)?
+    } else {
+        // A thread of its own has the priority of this one; one of a pool has that of whoever made the pool.
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| put(back));
+            let mut ids = put(front)?;
+            ids.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            Ok::<_, TreeError>(ids)
+        })?
+    };
+    for ((index, _), new) in pending.drain(..).zip(ids) {
+        if let Some(Piece::Chunk { id, .. }) = pieces.get_mut(index) {
+            *id = new;
+        }
+    }
+    Ok(())
+}
+
+impl Tree {
+    /// Cuts a changed file into pieces and stores the new ones. Gives them and the number of bytes that were read.
+    ///
+    /// # Errors
+    /// When something cannot be read or stored.
+    pub(super) fn cut_file(&mut self, ino: Ino, blobs: &dyn BlobWrite) -> Result<(Vec<Piece>, u64), TreeError> {
+        let size = self.inode(ino)?.size;
+        let reader: Arc<dyn BlobRead> = Arc::clone(self.blobs());
+        let (old, changed) = self.file_base(ino)?;
+        let old_end: u64 = old.iter().map(Piece::len).sum();
+        let mut pieces: Vec<Piece> = Vec::new();
+        let (mut pending, mut window) = (Pending::new(), Window::new());
+        let mut chunked = 0;
+        let mut at = 0u64;
+        let (mut old_at, mut old_index) = (0u64, 0usize);
+        while at < size {
+            while old_index < old.len() && old_at < at {
+                old_at += old[old_index].len();
+                old_index += 1;
+            }
+            // A piece of the base that stands here and that nothing touches is kept, but for the last one of a file whose end moved:
+            // it may have been cut by the end alone.
+            if old_at == at
+                && let Some(piece) = old.get(old_index)
+                && at + piece.len() <= size
+                && (at + piece.len() < old_end || size == old_end)
+                && !touched(&changed, at, piece.len())
+            {
+                push(&mut pieces, *piece);
+                at += piece.len();
+                continue;
+            }
+            if !window.covers(at, size) {
+                store(blobs, &window, &mut pending, &mut pieces)?;
+                window.fill(self, &*reader, ino, at)?;
+            }
+            let space = (size - at).min(chunker::MAX as u64);
+            let hole = window.hole(at).min(space);
+            if hole >= HOLE_MIN || hole == space {
+                // Holes are found through the plan: as long a one as there is.
+                let hole = self.hole_at(ino, at, size)?;
+                if hole >= HOLE_MIN || at + hole == size {
+                    push(&mut pieces, Piece::Hole { len: hole });
+                    at += hole;
+                    continue;
+                }
+            }
+            let (bytes, start) = window.chunk_space(at);
+            let len = chunker::next_cut(bytes, at + bytes.len() as u64 == size);
+            pending.push((pieces.len(), start..start + len));
+            // Its name follows when it is stored.
+            pieces.push(Piece::Chunk { id: BlobId([0; 32]), len: u32::try_from(len).unwrap_or(u32::MAX) });
+            chunked += len as u64;
+            at += len as u64;
+        }
+        store(blobs, &window, &mut pending, &mut pieces)?;
+        Ok((pieces, chunked))
+    }
+}
+
+fn touched(changed: &[(u64, u64)], at: u64, len: u64) -> bool {
+    let i = changed.partition_point(|(start, l)| start + l <= at);
+    changed.get(i).is_some_and(|(start, _)| *start < at + len)
+}
+
+fn push(pieces: &mut Vec<Piece>, piece: Piece) {
+    if let (Some(Piece::Hole { len }), Piece::Hole { len: more }) = (pieces.last_mut(), piece) {
+        *len += more;
+    } else {
+        pieces.push(piece);
+    }
+}
