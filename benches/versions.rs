@@ -3,7 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a bench that cannot go on stops, and prints its table")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ize::engine::core::{Core, CoreOptions};
@@ -17,29 +17,33 @@ const CALLER: Caller = Caller { pid: 0, uid: 0, gid: 0 };
 
 struct Place {
     core: Core,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     random: u64,
 }
 
+/// Every commit is one version, unless `small`.
+fn open(dir: &Path, small: bool) -> Core {
+    let all = GroupLimits { inodes: usize::MAX, bytes: u64::MAX, age: Duration::from_secs(3600), ..GroupLimits::default() };
+    let options = CoreOptions {
+        store: StoreId([7; 16]),
+        owner: (0, 0),
+        clean: true,
+        same_boot: true,
+        segment_size: 16 << 20,
+        prepare: true,
+        limits: if small { GroupLimits { inodes: 50_000, ..all } } else { all },
+        reserve: 0,
+        command_lines: false,
+        cache_inodes: 200_000,
+    };
+    Core::open(Disk::shared(), Layout::new(dir), &options).expect("the store opens")
+}
+
 impl Place {
-    fn new() -> Self {
+    fn new(small: bool) -> Self {
         let above = std::env::var_os("IZE_BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
         let dir = tempfile::tempdir_in(above).expect("a directory");
-        let options = CoreOptions {
-            store: StoreId::random(),
-            owner: (0, 0),
-            clean: true,
-            same_boot: true,
-            segment_size: 16 << 20,
-            prepare: true,
-            // One version of everything.
-            limits: GroupLimits { inodes: usize::MAX, bytes: u64::MAX, age: Duration::from_secs(3600), ..GroupLimits::default() },
-            reserve: 0,
-            command_lines: false,
-            cache_inodes: 200_000,
-        };
-        let core = Core::open(Disk::shared(), Layout::new(dir.path()), &options).expect("a new store opens");
-        Self { core, _dir: dir, random: 1 }
+        Self { core: open(dir.path(), small), dir, random: 1 }
     }
 
     fn draw(&mut self) -> u64 {
@@ -122,22 +126,76 @@ fn peak_rss() -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0)
 }
 
+/// A million files in a thousand directories, one text in all of them; then a fresh process opens the store and lists everything.
+fn million() {
+    let mut place = Place::new(true);
+    let text = place.text(2000);
+    let begun = Instant::now();
+    for d in 0..1000 {
+        let dir = place.core.fs.mkdir(&CALLER, Ino::ROOT, format!("d{d}").as_bytes(), 0o755).expect("made").ino;
+        for f in 0..1000 {
+            place.file(dir, &format!("file-{f}"), &text);
+        }
+        if d % 50 == 49 {
+            place.commit();
+        }
+    }
+    println!("| 1,000,000 files written and committed | {:.1} s | | |", begun.elapsed().as_secs_f64());
+    place.core.close().expect("closed");
+    let dir = place.dir;
+    drop(place.core);
+    let myself = std::env::current_exe().expect("a program");
+    let status = std::process::Command::new(myself).arg("reopen").arg(dir.path()).status().expect("runs");
+    assert!(status.success());
+}
+
+/// What a process that has done nothing else needs.
+fn reopen(dir: &Path) {
+    let begun = Instant::now();
+    let core = open(dir, true);
+    println!("| 1,000,000 files: opening | {:.1} ms | | 1 s |", begun.elapsed().as_secs_f64() * 1e3);
+    println!("| peak RSS | {} MB | | 150 MiB |", peak_rss() / 1000);
+    let begun = Instant::now();
+    let (mut dirs, mut entries) = (vec![Ino::ROOT], 0u64);
+    while let Some(dir) = dirs.pop() {
+        let handle = core.fs.opendir(dir).expect("opened");
+        let take = |entry: &ize::fs::DirEntry, _: &ize::tree::Stat| {
+            if entry.cookie > 2 {
+                entries += 1;
+                if entry.kind == ize::versions::node::FileKind::Directory {
+                    dirs.push(entry.ino);
+                }
+            }
+            true
+        };
+        core.fs.readdirplus(dir, handle, 0, take).expect("read");
+        core.fs.releasedir(dir, handle);
+    }
+    println!("| listing all with attributes | {:.0} entries/s | | 200,000 |", entries as f64 / begun.elapsed().as_secs_f64());
+    println!("| peak RSS | {} MB | | |", peak_rss() / 1000);
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|w| !w.starts_with("--")).collect();
+    if let [word, dir, ..] = &words[..]
+        && word == "reopen"
+    {
+        return reopen(Path::new(dir));
+    }
     let only = words.windows(2).find(|w| w[0] == "only").map(|w| w[1].clone()).unwrap_or_default();
     println!("| work | seal to checkpoint | packs grew by | wanted |\n|---|---|---|---|");
     for (shape, each) in [("200 directories", 100), ("one flat directory", 0)] {
         if !"files edit".contains(&only) && !shape.contains(&only) {
             continue;
         }
-        let mut place = Place::new();
+        let mut place = Place::new(false);
         let files = place.files(20_000, each);
         row(&format!("20,000 new files of 2 KB in {shape}"), place.commit(), "4 s");
         edits(&mut place, &files, &format!("one-line edit among them, {shape}"));
         println!("| peak RSS so far | {} MB | | 300 MB |", peak_rss() / 1000);
     }
     if "large".contains(&only) {
-        let mut place = Place::new();
+        let mut place = Place::new(false);
         let size = 1usize << 30;
         let ino = place.core.fs.create(&CALLER, Ino::ROOT, b"large", 0o644, true).expect("created").ino;
         for n in 0..size >> 20 {
@@ -150,5 +208,8 @@ fn main() {
         place.write(ino, size as u64 / 2 + 4096, &block);
         row("4 KiB edit in its middle", place.commit(), "100 ms, 2 MB");
         println!("| peak RSS so far | {} MB | | |", peak_rss() / 1000);
+    }
+    if "million".contains(&only) {
+        million();
     }
 }
