@@ -28,6 +28,9 @@ pub struct Page {
 /// A stored directory: its blob, and its pages if it has any.
 pub type Stored = (BlobId, Vec<Page>);
 
+/// Gives the entry of a name as it is now.
+pub type Now<'a> = dyn FnMut(&[u8]) -> Result<Option<Entry>, TreeError> + 'a;
+
 /// Where the first page of these entries ends; `None` when more entries could still belong to it.
 fn cut(entries: &[Entry]) -> Option<usize> {
     let marked = entries.iter().take(PAGE_MAX).position(|e| crc32fast::hash(&e.name) & PAGE_MASK == 0).map(|i| i + 1);
@@ -80,7 +83,7 @@ pub fn store_changed(
     blobs: &dyn BlobWrite,
     old: &[Page],
     names: &BTreeSet<Arc<[u8]>>,
-    now: &mut dyn FnMut(&[u8]) -> Result<Option<Entry>, TreeError>,
+    now: &mut Now<'_>,
 ) -> Result<Stored, TreeError> {
     let mut names = names.iter().peekable();
     let mut pages: Vec<Page> = Vec::with_capacity(old.len() + 1);
