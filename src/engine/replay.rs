@@ -225,6 +225,7 @@ impl Follower {
             }
         }
         history.checkpoint = checkpoint;
+        history.versions.counted();
         drop(history);
         core.meter.commit(group.operations, group.bytes, made > 0);
         core.fs.locked().rebase(&committed);

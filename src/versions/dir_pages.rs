@@ -79,12 +79,7 @@ pub fn store_all(blobs: &dyn BlobWrite, mut entries: Vec<Entry>) -> Result<Store
 ///
 /// # Errors
 /// When a page cannot be read, or what `now` or storing says.
-pub fn store_changed(
-    blobs: &dyn BlobWrite,
-    old: &[Page],
-    names: &BTreeSet<Arc<[u8]>>,
-    now: &mut Now<'_>,
-) -> Result<Stored, TreeError> {
+pub fn store_changed(blobs: &dyn BlobWrite, old: &[Page], names: &BTreeSet<Arc<[u8]>>, now: &mut Now<'_>) -> Result<Stored, TreeError> {
     let mut names = names.iter().peekable();
     let mut pages: Vec<Page> = Vec::with_capacity(old.len() + 1);
     // Entries behind the last page that stands.

@@ -8,4 +8,5 @@ pub mod diff;
 pub mod dir_pages;
 pub mod inode_table;
 pub mod node;
+pub mod version_index;
 pub mod version_log;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
 use crate::storage::{FileRef, Storage};
+use crate::versions::version_index::{self, Light, PathFilter};
 
 /// First bytes of the file: magic, version, reserved.
 const MAGIC: &[u8; 8] = b"IZEVERSN";
@@ -169,14 +170,8 @@ pub enum Mode {
     },
 }
 
-/// What is known of each version without reading it again.
-#[derive(Clone, Copy, Debug)]
-struct Light {
-    offset: u64,
-    last: Lsn,
-    end: Time,
-    id: ChangeId,
-}
+/// So many versions that the index file lacks make a new one.
+const INDEX_EVERY: u64 = 256;
 
 /// The version log.
 #[derive(Debug)]
@@ -188,6 +183,8 @@ pub struct VersionLog {
     storage: Arc<dyn Storage>,
     writable: bool,
     index: Vec<Light>,
+    /// How many of them the index file holds.
+    indexed: u64,
     end: u64,
     /// Why nothing more can be appended: after a failed write or sync nobody knows what the file holds.
     failed: Option<String>,
@@ -209,7 +206,7 @@ impl VersionLog {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), e)),
         };
-        let mut log = Self { path, store, file: None, storage, writable, index: Vec::new(), end: 0, failed: None };
+        let mut log = Self { path, store, file: None, storage, writable, index: Vec::new(), indexed: 0, end: 0, failed: None };
         if let Some(file) = file {
             log.scan(file, keep)?;
         }
@@ -259,6 +256,7 @@ impl VersionLog {
         }
         self.file = Some(file);
         self.end = HEADER;
+        self.load_index(len, keep);
         while keep.is_none_or(|k| (self.index.len() as u64) < k.0) && self.end < len {
             match self.read_frame(self.end) {
                 Ok((version, next)) => {
@@ -280,11 +278,47 @@ impl VersionLog {
         {
             file.set_len(self.end).and_then(|()| file.sync_data()).map_err(|e| self.doing("cut", e))?;
         }
+        self.save_index();
         Ok(())
     }
 
+    fn index_path(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".index");
+        name.into()
+    }
+
+    /// Takes what the index file holds, when it fits the log. Its versions are checked when they are read.
+    fn load_index(&mut self, len: u64, keep: Option<VersionSeq>) {
+        let Some((index, covered)) = version_index::read(&*self.storage, &self.index_path(), self.store) else { return };
+        let Some(last) = index.last() else { return };
+        let count = index.len() as u64;
+        let wanted = covered <= len && keep.is_none_or(|k| count <= k.0);
+        // The log may have been put back to an older one, or to that of another time.
+        let fits = wanted
+            && self.read_frame(last.offset).is_ok_and(|(version, next)| {
+                next == covered && version.seq.0 == count && version.id(self.store) == last.id && version.last == last.last
+            });
+        if fits {
+            (self.index, self.indexed, self.end) = (index, count, covered);
+        }
+    }
+
+    /// Writes the index file when it lacks many versions. Only versions that count are in it.
+    fn save_index(&mut self) {
+        if !self.writable || (self.index.len() as u64).saturating_sub(self.indexed) < INDEX_EVERY {
+            return;
+        }
+        match version_index::write(&*self.storage, &self.index_path(), self.store, &self.index, self.end) {
+            Ok(()) => self.indexed = self.index.len() as u64,
+            // It only saves time.
+            Err(e) => tracing::warn!("{} was not written: {e}", self.index_path().display()),
+        }
+    }
+
     fn note(&mut self, version: &Version, offset: u64) {
-        self.index.push(Light { offset, last: version.last, end: version.end, id: version.id(self.store) });
+        let paths = PathFilter::of(&version.paths);
+        self.index.push(Light { offset, last: version.last, end: version.end, id: version.id(self.store), paths });
     }
 
     fn read_frame(&self, offset: u64) -> Result<(Version, u64)> {
@@ -371,6 +405,18 @@ impl VersionLog {
             self.failed = Some(e.to_string());
             Error::io(format!("cannot sync {}", self.path.display()), e)
         })
+    }
+
+    /// The checkpoint names everything appended so far: it counts.
+    pub fn counted(&mut self) {
+        self.save_index();
+    }
+
+    /// May the version of that number touch this path or something below it? No is certain, and told without reading the version.
+    #[must_use]
+    pub fn may_touch(&self, seq: VersionSeq, path: &[u8]) -> bool {
+        let light = usize::try_from(seq.0).ok().and_then(|n| n.checked_sub(1)).and_then(|n| self.index.get(n));
+        light.is_none_or(|light| light.paths.may_touch(path))
     }
 
     /// Refuses every later append, because the last version may or may not count.
@@ -464,114 +510,4 @@ impl VersionLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::sim::SimDisk;
-
-    const STORE: StoreId = StoreId([5; 16]);
-
-    fn version(seq: u64) -> Version {
-        Version {
-            seq: VersionSeq(seq),
-            first: Lsn(seq * 10 - 9),
-            last: Lsn(seq * 10),
-            begin: Time { secs: seq as i64 * 100, nanos: 0 },
-            end: Time { secs: seq as i64 * 100 + 5, nanos: 0 },
-            root: BlobId::of(&seq.to_le_bytes()),
-            parent_root: None,
-            paths: vec![PathChange { path: b"a\xff".to_vec(), what: What::Moved { from: b"b".to_vec() } }],
-            processes: vec![ProcessLabel { pid: 1, start: 2, comm: b"c".to_vec(), uid: 3, session: 4 }],
-            label: Some("l".to_owned()),
-            operations: 9,
-            bytes: 10,
-            origin: Origin::Commit,
-        }
-    }
-
-    fn open(disk: &SimDisk, mode: Mode) -> Result<VersionLog> {
-        VersionLog::open(disk.shared(), PathBuf::from("/versions"), STORE, mode)
-    }
-
-    fn write(keep: u64) -> Mode {
-        Mode::Write { keep_up_to: VersionSeq(keep) }
-    }
-
-    #[test]
-    fn versions_are_found_by_number_lsn_time_and_id() {
-        let disk = SimDisk::new();
-        let mut log = open(&disk, write(0)).unwrap();
-        for seq in 1..=20 {
-            log.append(&version(seq)).unwrap();
-        }
-        assert!(log.append(&version(30)).is_err(), "a gap");
-        log.sync().unwrap();
-        let log = open(&disk, Mode::ReadOnly { keep_up_to: None }).unwrap();
-        assert_eq!(log.iter().collect::<Result<Vec<_>>>().unwrap(), (1..=20).map(version).collect::<Vec<_>>());
-        assert_eq!(log.at_lsn(Lsn(39)).unwrap().unwrap().seq, VersionSeq(3));
-        assert_eq!(log.at_lsn(Lsn(40)).unwrap().unwrap().seq, VersionSeq(4));
-        assert_eq!(log.at_lsn(Lsn(9)).unwrap(), None);
-        assert_eq!(log.at_time(Time { secs: 705, nanos: 0 }).unwrap().unwrap().seq, VersionSeq(7));
-        let id = version(5).id(STORE).to_string();
-        assert_eq!(log.by_id_prefix(&id[..8]).unwrap().unwrap().seq, VersionSeq(5));
-        assert_eq!(log.by_id_prefix("xyz").unwrap(), None);
-        let clash = (1..=20)
-            .map(|s| version(s).id(STORE).to_string())
-            .find(|a| (1..=20).filter(|s| version(*s).id(STORE).to_string()[..1] == a[..1]).count() > 1);
-        assert!(log.by_id_prefix(&clash.unwrap()[..1]).is_err(), "ambiguous");
-    }
-
-    #[test]
-    fn what_the_checkpoint_does_not_name_is_cut_and_what_it_names_must_be_whole() {
-        let disk = SimDisk::new();
-        let mut log = open(&disk, write(0)).unwrap();
-        (1..=3).for_each(|seq| log.append(&version(seq)).unwrap());
-        log.sync().unwrap();
-        drop(log);
-        assert!(open(&disk, write(4)).is_err(), "a version is missing");
-        let mut log = open(&disk, write(2)).unwrap();
-        assert_eq!(log.len(), 2);
-        log.append(&version(3)).unwrap();
-        let end = log.end;
-        for offset in 0..end {
-            let flipped = disk.kill();
-            assert!(flipped.flip(std::path::Path::new("/versions"), offset, 1));
-            let error = open(&flipped, Mode::ReadOnly { keep_up_to: Some(VersionSeq(3)) }).map(drop);
-            assert!(matches!(error, Err(e) if e.class == Class::Damage), "offset {offset}");
-        }
-    }
-
-    /// Another hash is another format, which needs another version number and a reader for this one.
-    #[test]
-    fn the_bytes_are_frozen() {
-        let disk = SimDisk::new();
-        let mut log = open(&disk, write(0)).unwrap();
-        (1..=3).for_each(|seq| log.append(&version(seq)).unwrap());
-        let file = disk.shared().open_read(std::path::Path::new("/versions")).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        assert_eq!(BlobId::of(&bytes).to_string(), "3914002a5e0487a6fbf4463bf3d746209a42601b680e1f3e3504f7bd4ef049ee");
-        assert_eq!(version(1).id(STORE).to_string(), "741da976e7f7ccac");
-    }
-
-    #[test]
-    fn a_crash_at_any_call_keeps_every_version_that_was_synced() {
-        for call in 1..40 {
-            let disk = SimDisk::new();
-            disk.crash_at_call(call);
-            let mut synced = 0;
-            if let Ok(mut log) = open(&disk, write(0)) {
-                for seq in 1..=6 {
-                    if log.append(&version(seq)).and_then(|()| log.sync()).is_err() {
-                        break;
-                    }
-                    synced = seq;
-                }
-            }
-            for seed in 0..10 {
-                let mut log = open(&disk.crash(seed), write(synced)).unwrap();
-                assert_eq!(log.len(), synced);
-                log.append(&version(synced + 1)).unwrap();
-            }
-        }
-    }
-}
+mod tests;

@@ -36,6 +36,9 @@ pub fn run(args: &HistoryArgs, session: &mut Session) -> Result<()> {
         if found >= limit {
             break;
         }
+        if !store.versions().may_touch(VersionSeq(seq), &path) {
+            continue;
+        }
         let Some(version) = store.versions().get(VersionSeq(seq))? else { continue };
         if !touches(&version, &path) {
             continue;
