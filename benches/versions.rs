@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use ize::engine::core::{Core, CoreOptions};
 use ize::engine::group::GroupLimits;
 use ize::fs::journal::Caller;
-use ize::ids::{Ino, StoreId};
+use ize::ids::{BlobId, Ino, Lsn, StoreId, Time, VersionSeq};
 use ize::project::Layout;
 use ize::storage::Disk;
+use ize::versions::version_log::{Mode, Origin, PathChange, Version, VersionLog, What};
 
 const CALLER: Caller = Caller { pid: 0, uid: 0, gid: 0 };
 
@@ -149,6 +150,55 @@ fn million() {
     assert!(status.success());
 }
 
+/// A hundred thousand versions of one path each: opened and searched.
+fn many() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("versions");
+    let open = |mode| VersionLog::open(Disk::shared(), path.clone(), StoreId([7; 16]), mode).expect("opens");
+    let mut log = open(Mode::Write { keep_up_to: VersionSeq(0) });
+    let count = 100_000;
+    for seq in 1..=count {
+        let changed = PathChange { path: format!("src/part{}/file{}.rs", seq % 50, seq % 5000).into_bytes(), what: What::Modified };
+        let time = Time { secs: i64::try_from(seq).expect("small"), nanos: 0 };
+        let version = Version {
+            seq: VersionSeq(seq),
+            first: Lsn(seq),
+            last: Lsn(seq),
+            begin: time,
+            end: time,
+            root: BlobId::of(&seq.to_le_bytes()),
+            parent_root: None,
+            paths: vec![changed],
+            processes: Vec::new(),
+            label: None,
+            operations: 1,
+            bytes: 100,
+            origin: Origin::Burst,
+        };
+        log.append(&version).expect("appended");
+        log.counted();
+    }
+    drop(log);
+    let reading = Mode::ReadOnly { keep_up_to: Some(VersionSeq(count)) };
+    let timed = |what: &str, work: &mut dyn FnMut() -> usize| {
+        let begun = Instant::now();
+        let found = work();
+        println!("| 100,000 versions: {what} | {:.1} ms ({found} found) | | |", begun.elapsed().as_secs_f64() * 1e3);
+    };
+    let mut log = None;
+    timed("opening", &mut || log.insert(open(reading)).len() as usize);
+    let log = log.expect("opened");
+    timed("the last 20", &mut || (count - 19..=count).filter(|seq| log.get(VersionSeq(*seq)).expect("read").is_some()).count());
+    timed("by time", &mut || usize::from(log.at_time(Time { secs: 54_321, nanos: 0 }).expect("read").is_some()));
+    timed("by path", &mut || {
+        let wanted = b"src/part17/file1017.rs";
+        let may = (1..=count).filter(|seq| log.may_touch(VersionSeq(*seq), wanted));
+        may.filter(|seq| log.get(VersionSeq(*seq)).expect("read").expect("there").paths[0].path == wanted).count()
+    });
+    std::fs::remove_file(dir.path().join("versions.index")).expect("removed");
+    timed("opening without its index", &mut || usize::try_from(open(reading).len()).expect("small"));
+}
+
 /// What a process that has done nothing else needs.
 fn reopen(dir: &Path) {
     let begun = Instant::now();
@@ -208,6 +258,9 @@ fn main() {
         place.write(ino, size as u64 / 2 + 4096, &block);
         row("4 KiB edit in its middle", place.commit(), "100 ms, 2 MB");
         println!("| peak RSS so far | {} MB | | |", peak_rss() / 1000);
+    }
+    if "versions".contains(&only) {
+        many();
     }
     if "million".contains(&only) {
         million();
