@@ -9,7 +9,7 @@ use crate::versions::inode_table::{BITS, HEIGHT_MAX, TableNode};
 use crate::versions::node::{Content, FileKind, InodeEntry, State};
 
 /// What the table of a state may cost beyond what its tree has: nodes of its own, files without a name.
-const SPARE: u64 = 1 << 20;
+const SPARE: u64 = 1 << 16;
 
 struct Walk<'s> {
     state: &'s State,
@@ -26,7 +26,7 @@ impl Checker<'_> {
             return Sum::BROKEN;
         }
         let has = tree.inodes.saturating_add(tree.links);
-        let left = if tree.broken { u64::from(u32::MAX) } else { has.saturating_mul(16).saturating_add(SPARE) };
+        let left = if tree.broken { 1 << 26 } else { has.saturating_mul(16).saturating_add(SPARE) };
         self.table_node(&mut Walk { state, left }, id, state.inodes_height, 0)
     }
 
@@ -52,6 +52,7 @@ impl Checker<'_> {
         match node {
             TableNode::Inner(children) if height > 0 => {
                 self.digits(walk, &id, children.iter().map(|(d, _)| *d), &mut sum, range);
+                walk.left = walk.left.saturating_sub(children.len() as u64);
                 for (d, child) in children {
                     let at = prefix | u64::from(d) << (BITS * u32::from(height));
                     if at >= self.next_ino.0 {
@@ -62,7 +63,6 @@ impl Checker<'_> {
                         self.table_wrong(walk, &id, &mut sum, range, "it is larger than the tree can need".to_owned());
                         return Sum::BROKEN;
                     }
-                    walk.left -= 1;
                     let part = self.table_node(walk, child, height - 1, at);
                     sum.add(&part);
                 }
