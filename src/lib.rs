@@ -3,7 +3,7 @@
 //! The modules stand in the order in which a write travels: [`storage`] is the disk; [`wal`] appends records to segments; [`blobs`]
 //! holds large payloads; [`op`] is what a record says; [`tree`] applies operations; [`fs`] checks, logs, applies and answers; [`fuse`]
 //! is the kernel's side; [`versions`] turns the log into states that last; [`pijul`] turns states into changes; [`engine`] holds a
-//! project open; [`fsck`] checks all of it; [`project`], [`control`] and [`cli`] are the person's side.
+//! project open; [`fsck`] checks all of it, [`rescue`] leads out of it without ize; [`project`], [`control`] and [`cli`] are the person's side.
 
 pub mod blobs;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod op;
 #[cfg(feature = "pijul")]
 pub mod pijul;
 pub mod project;
+pub mod rescue;
 pub mod storage;
 pub mod tree;
 pub mod versions;

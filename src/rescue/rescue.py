@@ -163,7 +163,7 @@ class Packs:
                 ident, encoding, raw, stored, table, data = entry
                 # The youngest copy first, the others behind it.
                 self.places.setdefault(ident, []).insert(0, (path, encoding, raw, stored, table, data))
-                at = data + padded(stored)
+                at = padded(data + stored)
 
     def entry(self, f, pack, at, head, size):
         raw, stored = number(head, 16, 8), number(head, 24, 8)
@@ -198,8 +198,8 @@ class Packs:
         path, encoding, raw, stored, table, data = place
         with open(path, "rb") as f:
             f.seek(data)
-            b = f.read(padded(stored))
-        if len(b) < padded(stored):
+            b = f.read(padded(data + stored) - data)
+        if len(b) < padded(data + stored) - data:
             raise Wrong("blob %s is cut short in %s" % (ident.hex(), path))
         for n in range(len(table) // 4):
             if zlib.crc32(b[n << 16 : (n + 1) << 16]) != number(table, 4 * n, 4):
