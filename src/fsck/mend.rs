@@ -137,6 +137,12 @@ fn path_of(tree: &Tree, ino: Ino) -> Option<Vec<u8>> {
 }
 
 fn pack(finding: &mut Finding, of_blobs: &HashMap<BlobId, Affected>, lost_states: bool, known: &Known<'_>) {
+    let kept = finding.blob.map_or(lost_states, |id| of_blobs.contains_key(&id));
+    if finding.verdict == Verdict::TornTail && kept {
+        // By itself the end of the last pack looks like what a crash leaves; but a version names it, so it was durable.
+        finding.verdict = Verdict::Damage;
+        finding.what = finding.what.replace("torn tail of", "damage in");
+    }
     if finding.verdict == Verdict::TornTail {
         finding.affected.note = Some("no file and no version: nothing in it was synced".to_owned());
         finding.mend = "the next mount cuts it off".to_owned();
