@@ -95,10 +95,13 @@ fn flip_blob(central: &Path, id: BlobId, place: Where) {
     let mut flipped = 0;
     for (path, at, found, head, stored) in entries(central) {
         if found == id {
-            flip(&path, match place {
-                Where::Head => at + 20,
-                Where::Bytes => at + head + stored / 2,
-            });
+            flip(
+                &path,
+                match place {
+                    Where::Head => at + 20,
+                    Where::Bytes => at + head + stored / 2,
+                },
+            );
             flipped += 1;
         }
     }
@@ -264,8 +267,11 @@ fn one_flipped_bit_in_each_kind_of_file_is_found_and_named_and_the_rest_stays_re
     };
     let first = u32::from_le_bytes(std::fs::read(file_of(&home.central(), "meta/versions")).unwrap()[36..40].try_into().unwrap());
     let second = 32 + 8 + first as usize;
-    let (_, told) = damaged(&home, "version", false, |c| flip(&file_of(c, "meta/versions"), second + 20));
+    let (copy, told) = damaged(&home, "version", false, |c| flip(&file_of(c, "meta/versions"), second + 20));
     finds("version", &told, 5, "versions", None, (2, 2), false);
+    readable(&home, &copy, &all);
+    let old = said(home.command(&["cat", "p", "sound", "--at", "now~1"]).arg("--central-dir").arg(&copy).output().unwrap());
+    assert_eq!(old.code, 5, "{old:?}");
     // Its length is wrong: what is behind is found all the same.
     let (_, told) = damaged(&home, "length of a version", false, |c| flip(&file_of(c, "meta/versions"), second + 4));
     finds("length of a version", &told, 5, "versions", None, (2, 2), false);
@@ -283,8 +289,9 @@ fn one_flipped_bit_in_each_kind_of_file_is_found_and_named_and_the_rest_stays_re
     let (copy, told) = damaged(&home, "segment cut", false, |c| cut(c, segment, 200));
     assert_eq!((told.code, &told.findings[0]["part"]), (5, &Value::from("log")));
     readable(&home, &copy, &all);
-    let (_, told) = damaged(&home, "segment gone", false, |c| std::fs::remove_file(file_of(c, segment)).unwrap());
+    let (copy, told) = damaged(&home, "segment gone", false, |c| std::fs::remove_file(file_of(c, segment)).unwrap());
     assert_eq!((told.code, &told.findings[0]["part"]), (5, &Value::from("log")));
+    readable(&home, &copy, &all);
 
     let pack = "blobs/0000000000000001.pack";
     let (_, told) = damaged(&home, "pack cut", false, |c| cut(c, pack, 1000));

@@ -134,15 +134,8 @@ impl Finding {
     pub(super) fn of_state(f: StateFinding, packs: &Path) -> Self {
         let verdict = if f.unreadable { Verdict::IoError } else { Verdict::Damage };
         let mut finding = Self { blob: f.blob, ..Self::new(verdict, Part::State, packs, f.what) };
-        finding.affected = Affected {
-            paths: f.paths,
-            files: f.files,
-            below: f.below,
-            versions: f.versions,
-            count: f.count,
-            newest: f.newest,
-            note: None,
-        };
+        finding.affected =
+            Affected { paths: f.paths, files: f.files, below: f.below, versions: f.versions, count: f.count, newest: f.newest, note: None };
         finding
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::finding::{Affected, Finding, Part};
 use super::BadRecord;
+use super::finding::{Affected, Finding, Part};
 use crate::ids::{BlobId, Ino, Lsn, StoreId, VersionSeq};
 use crate::project::Layout;
 use crate::storage::Storage;
@@ -44,7 +44,8 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
             }
             Part::Checkpoint => {
                 finding.affected.newest = true;
-                finding.affected.note = Some("which state is the newest, and where the log goes on; versions are named by meta/versions".to_owned());
+                finding.affected.note =
+                    Some("which state is the newest, and where the log goes on; versions are named by meta/versions".to_owned());
                 finding.mend = format!("{COPY}; without one, `python3 meta/rescue.py` brings out the last version");
             }
             Part::Versions => {
@@ -53,7 +54,8 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
                 } else {
                     "which versions, nobody can say".to_owned()
                 });
-                finding.mend = format!("{COPY}; `python3 meta/rescue.py` brings out the newest state and every version whose record is sound");
+                finding.mend =
+                    format!("{COPY}; `python3 meta/rescue.py` brings out the newest state and every version whose record is sound");
             }
             Part::Identity => {
                 finding.affected.note = Some("no file and no version: the project's name and settings".to_owned());
@@ -184,13 +186,17 @@ fn state(affected: &Affected, versions: &VersionsReport) -> String {
     match (affected.newest, before) {
         (false, _) => {
             let next = after.map(|v| format!(" from {} on", word(v))).unwrap_or_default();
-            format!("the newest state is sound, as it is{next}: nothing has to be done but to do without these versions; an intact copy of the pack mends them")
+            format!(
+                "the newest state is sound, as it is{next}: nothing has to be done but to do without these versions; an intact copy of the pack mends them"
+            )
         }
         (true, Some(before)) => format!(
             "{} is sound, if what it names was there by then: `ize restore PATH --at {}`; an intact copy of the pack mends all",
             word(before),
             before.id
         ),
-        (true, None) => "no version before is sound: an intact copy of the pack mends it; writing the files anew makes later states sound".to_owned(),
+        (true, None) => {
+            "no version before is sound: an intact copy of the pack mends it; writing the files anew makes later states sound".to_owned()
+        }
     }
 }

@@ -138,7 +138,11 @@ impl<'a> Look<'a> {
         };
         let (blobs, opened) = Blobs::open(Arc::clone(storage), layout.blobs(), store, OpenMode::ReadOnly).or_else(|e| {
             // A store that was never written to has no packs.
-            if layout.blobs().is_dir() { Err(Error::from(e)) } else { Err(Error::new(Class::NotFound, format!("there is no {}", layout.blobs().display()))) }
+            if layout.blobs().is_dir() {
+                Err(Error::from(e))
+            } else {
+                Err(Error::new(Class::NotFound, format!("there is no {}", layout.blobs().display())))
+            }
         })?;
         if !options.deep {
             report.findings.extend(opened.findings.iter().map(Finding::of_pack));
@@ -161,15 +165,18 @@ impl<'a> Look<'a> {
         let tree = self.overlay(&log)?;
         self.checkpoint_fits(&versions);
         self.pijul(&versions);
-        mend::explain(&mut self.report.findings, &mend::Known {
-            layout: self.layout,
-            checkpoint: self.checkpoint.as_ref(),
-            versions: &versions,
-            storage: self.storage,
-            store: self.store,
-            bad: &bad,
-            tree,
-        });
+        mend::explain(
+            &mut self.report.findings,
+            &mend::Known {
+                layout: self.layout,
+                checkpoint: self.checkpoint.as_ref(),
+                versions: &versions,
+                storage: self.storage,
+                store: self.store,
+                bad: &bad,
+                tree,
+            },
+        );
         Ok(Looked { states_at: self.checkpoint.as_ref().map(|c| c.lsn), report: self.report })
     }
 
@@ -357,7 +364,8 @@ impl<'a> Look<'a> {
         let mut wrong = Vec::new();
         match versions.versions.iter().find(|v| v.seq == checkpoint.version && v.sound) {
             Some(version) if version.last > checkpoint.lsn => {
-                wrong.push(format!("it says record {}, and its version {} holds those up to {}", checkpoint.lsn, version.seq, version.last));
+                wrong
+                    .push(format!("it says record {}, and its version {} holds those up to {}", checkpoint.lsn, version.seq, version.last));
             }
             Some(version) if version.last == checkpoint.lsn && checkpoint.root != Some(version.root) => {
                 wrong.push(format!("it names another state than its version {}", version.seq));

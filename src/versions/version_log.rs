@@ -221,6 +221,11 @@ impl VersionLog {
         Ok(log)
     }
 
+    /// A log that holds nothing, and takes nothing.
+    pub(crate) fn none(storage: Arc<dyn Storage>, path: PathBuf, store: StoreId) -> Self {
+        Self { path, store, file: None, storage, writable: false, index: Vec::new(), end: 0, failed: None }
+    }
+
     /// Opens the file for reading, without reading any version, and says its length and whether its header is right; `None` when there is
     /// none.
     ///

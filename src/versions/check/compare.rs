@@ -83,9 +83,10 @@ impl Checker<'_> {
                 (None, Some(places)) if !places.is_empty() => {
                     (format!("inode {ino} is in the inode table and in no directory"), format!("(inode {ino})").into_bytes())
                 }
-                (Some((here, path, times)), Some(there)) if here != there || *times != here.len() as u64 => {
-                    (format!("inode {ino} is said to be in {} by directories and in {} by the inode table", show(here), show(there)), path.clone())
-                }
+                (Some((here, path, times)), Some(there)) if here != there || *times != here.len() as u64 => (
+                    format!("inode {ino} is said to be in {} by directories and in {} by the inode table", show(here), show(there)),
+                    path.clone(),
+                ),
                 _ => continue,
             };
             told += 1;

@@ -31,7 +31,8 @@ impl Checker<'_> {
             if let Some(size) = size
                 && (node.size != size || node.allocated != 0)
             {
-                wrong = Some(format!("its size is {} and {} bytes of it are stored, but it has {size} and none", node.size, node.allocated));
+                wrong =
+                    Some(format!("its size is {} and {} bytes of it are stored, but it has {size} and none", node.size, node.allocated));
             }
         }
         if let Some(wrong) = wrong {

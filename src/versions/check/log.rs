@@ -82,7 +82,12 @@ pub fn check(storage: &Arc<dyn Storage>, path: PathBuf, store: StoreId, keep: Op
                 let seq = version.seq.0;
                 if seq < expected || keep.is_some_and(|k| seq > k.0) {
                     let what = format!("version {seq} stands where {expected} should");
-                    report.findings.push(VersionFinding { unreadable: false, offset: at, what, versions: Some((version.seq, version.seq)) });
+                    report.findings.push(VersionFinding {
+                        unreadable: false,
+                        offset: at,
+                        what,
+                        versions: Some((version.seq, version.seq)),
+                    });
                 } else {
                     if seq > expected && report.findings.last().is_none_or(|f| f.versions.is_none_or(|(_, last)| last.0 + 1 != seq)) {
                         let what = format!("version {seq} stands where {expected} should");

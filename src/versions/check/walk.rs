@@ -165,14 +165,7 @@ impl Checker<'_> {
     }
 
     /// Begins a directory, or answers at once where nothing has to be read. `path` becomes its path.
-    fn go_into(
-        &mut self,
-        sub: Sub,
-        path: &mut Vec<u8>,
-        stack: &mut Vec<Frame>,
-        seen: &mut HashSet<Ino>,
-        holder: BlobId,
-    ) -> Option<DirSum> {
+    fn go_into(&mut self, sub: Sub, path: &mut Vec<u8>, stack: &mut Vec<Frame>, seen: &mut HashSet<Ino>, holder: BlobId) -> Option<DirSum> {
         let Sub { name, ino, nlink, content } = sub;
         if !path.is_empty() {
             path.push(b'/');
