@@ -361,10 +361,10 @@ fn a_check_beside_a_live_mount_with_a_writer_finds_nothing() {
                 let dir = home.mount.join(format!("d{}", n % 7));
                 std::fs::create_dir_all(&dir).unwrap();
                 std::fs::write(dir.join(format!("f{}", n % 50)), vec![n as u8; (n as usize * 977) % 200_000]).unwrap();
-                if n % 5 == 0 {
+                if n.is_multiple_of(5) {
                     std::fs::rename(dir.join(format!("f{}", n % 50)), dir.join("moved")).unwrap();
                 }
-                if n % 40 == 0 {
+                if n.is_multiple_of(40) {
                     // Pauses make versions.
                     std::thread::sleep(std::time::Duration::from_millis(300));
                 }

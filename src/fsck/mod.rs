@@ -136,12 +136,12 @@ impl<'a> Look<'a> {
                 None
             }
         };
-        let (blobs, opened) = Blobs::open(Arc::clone(storage), layout.blobs(), store, OpenMode::ReadOnly).or_else(|e| {
+        let (blobs, opened) = Blobs::open(Arc::clone(storage), layout.blobs(), store, OpenMode::ReadOnly).map_err(|e| {
             // A store that was never written to has no packs.
             if layout.blobs().is_dir() {
-                Err(Error::from(e))
+                Error::from(e)
             } else {
-                Err(Error::new(Class::NotFound, format!("there is no {}", layout.blobs().display())))
+                Error::new(Class::NotFound, format!("there is no {}", layout.blobs().display()))
             }
         })?;
         if !options.deep {

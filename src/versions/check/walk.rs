@@ -16,12 +16,15 @@ pub(super) struct DirSum {
     subdirs: u64,
 }
 
+/// First name and last.
+type Ends = (Box<[u8]>, Box<[u8]>);
+
 /// A page of a directory with everything below it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PageSum {
     dir: DirSum,
     /// First name and last.
-    ends: Option<(Box<[u8]>, Box<[u8]>)>,
+    ends: Option<Ends>,
 }
 
 /// A directory to go into.
