@@ -48,11 +48,15 @@ impl Checker<'_> {
                 return Sum::BROKEN;
             }
         };
+        let size = match &node {
+            TableNode::Leaf(entries) => entries.len(),
+            TableNode::Inner(children) => children.len(),
+        };
+        walk.left = walk.left.saturating_sub(size as u64 + 1);
         let mut sum = Sum::default();
         match node {
             TableNode::Inner(children) if height > 0 => {
                 self.digits(walk, &id, children.iter().map(|(d, _)| *d), &mut sum, range);
-                walk.left = walk.left.saturating_sub(children.len() as u64);
                 for (d, child) in children {
                     let at = prefix | u64::from(d) << (BITS * u32::from(height));
                     if at >= self.next_ino.0 {
@@ -69,7 +73,6 @@ impl Checker<'_> {
             }
             TableNode::Leaf(entries) if height == 0 => {
                 self.digits(walk, &id, entries.iter().map(|(d, _)| *d), &mut sum, range);
-                walk.left = walk.left.saturating_sub(entries.len() as u64);
                 for (d, entry) in entries {
                     self.table_entry(walk, &id, Ino(prefix | u64::from(d)), entry, &mut sum);
                 }
