@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::contents::parse_index_file_name;
 use super::error::Doing;
 use super::pack::{BLOCK_LEN, BadHeader, EntryHead, PACK_HEADER_LEN, PackHeader, Stored};
 use super::walk::{Step, Walker, bad_block};
@@ -79,6 +81,35 @@ impl Blobs {
         }));
         seen.findings.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         Ok(seen)
+    }
+
+    /// Index files that cannot be used: of other bytes than were written, or of another pack. A pack without one is whole.
+    ///
+    /// # Errors
+    /// An I/O error on the directory.
+    pub fn wrong_indexes(&self) -> Result<Vec<PathBuf>, BlobError> {
+        let packs = self.pack_files(false)?;
+        let mut wrong = Vec::new();
+        for name in self.storage.list(&self.dir).doing("list", &self.dir)? {
+            let Some(id) = name.to_str().and_then(parse_index_file_name) else { continue };
+            // One without a pack is a leftover of a sweep.
+            if !packs.contains(&id) {
+                continue;
+            }
+            let path = self.index_path(id);
+            let sound = || -> Option<bool> {
+                let file = self.storage.open_read(&self.pack_path(id)).ok()?;
+                let mut header = [0; PACK_HEADER_LEN as usize];
+                file.read_exact_at(&mut header, 0).ok()?;
+                let (contents, len) = (self.read_contents(id, &header, file.len().ok()?), file.len().ok()?);
+                Some(contents.is_some_and(|c| c.items.iter().all(|(_, offset)| *offset < len)))
+            };
+            // What is wrong with a pack is told of the pack.
+            if sound() == Some(false) && self.storage.open_read(&path).is_ok() {
+                wrong.push(path);
+            }
+        }
+        Ok(wrong)
     }
 
     /// Checks one pack; `closed`: it has a successor, all of it was durable. `None`: there is none.

@@ -119,6 +119,7 @@ impl Engine {
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
         lock.recovered()?;
+        crate::rescue::refresh(&project.layout);
         // It only informs: a disk too full for it must not keep the project from being opened, and pruned.
         if let Err(e) = write_recovery(&core) {
             tracing::warn!("{e}");

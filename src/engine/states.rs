@@ -22,6 +22,8 @@ pub struct Store {
     id: StoreId,
     blobs: Arc<Blobs>,
     versions: VersionLog,
+    /// What is wrong with the version log, which then counts as empty.
+    damage: Option<Error>,
     checkpoint: Checkpoint,
 }
 
@@ -48,18 +50,44 @@ impl Store {
     /// # Errors
     /// Damage or I/O errors.
     pub fn open_on(storage: Arc<dyn Storage>, layout: &Layout, id: StoreId) -> Result<Self> {
+        let mut store = Self::open_damaged(storage, layout, id)?;
+        store.damage.take().map_or(Ok(store), Err)
+    }
+
+    /// The same also where the version log is damaged: the newest state can be read then, and asking for another one is the error.
+    ///
+    /// # Errors
+    /// I/O errors; damage of the checkpoint.
+    pub fn open_damaged(storage: Arc<dyn Storage>, layout: &Layout, id: StoreId) -> Result<Self> {
         // The checkpoint is read first: what it names is in the version log and the packs that are read after it.
         let checkpoint = checkpoint::read(&*storage, &layout.checkpoint(), id)?.unwrap_or_else(|| Checkpoint::first(id));
         let mode = version_log::Mode::ReadOnly { keep_up_to: Some(checkpoint.version) };
-        let versions = VersionLog::open(Arc::clone(&storage), layout.versions(), id, mode)?;
+        // The newest state is in the checkpoint: it stays readable where the version log is damaged.
+        let (versions, damage) = match VersionLog::open(Arc::clone(&storage), layout.versions(), id, mode) {
+            Ok(versions) => (versions, None),
+            Err(e) if e.class == Class::Damage => (VersionLog::none(Arc::clone(&storage), layout.versions(), id), Some(e)),
+            Err(e) => return Err(e),
+        };
         let (blobs, _) = Blobs::open(Arc::clone(&storage), layout.blobs(), id, blobs::OpenMode::ReadOnly)?;
-        Ok(Self { storage, layout: layout.clone(), id, blobs: Arc::new(blobs), versions, checkpoint })
+        Ok(Self { storage, layout: layout.clone(), id, blobs: Arc::new(blobs), versions, damage, checkpoint })
     }
 
     /// The version log.
     #[must_use]
     pub fn versions(&self) -> &VersionLog {
         &self.versions
+    }
+
+    /// # Errors
+    /// `Damage` when the version log cannot be used.
+    fn whole_versions(&self) -> Result<()> {
+        match &self.damage {
+            None => Ok(()),
+            Some(e) => {
+                let error = Error::new(e.class, e.message.clone());
+                Err(error.hint("only the newest state can be read; `ize fsck` says which versions are concerned"))
+            }
+        }
     }
 
     /// The checkpoint.
@@ -111,6 +139,13 @@ impl Store {
     }
 
     fn state(&self, to: Lsn, until: Option<Time>) -> Result<Tree> {
+        if until.is_none() && to >= self.checkpoint.lsn {
+            // The newest state needs neither the versions nor the log below it, which may be damaged.
+            let mut tree = self.tree(self.checkpoint.root, self.checkpoint.lsn, self.checkpoint.clock)?;
+            apply_log(&*self.storage, &self.layout, self.id, &mut tree, to, &mut |_, _, _| true)?;
+            return if to != Lsn(u64::MAX) && self.end()? < to { Err(not_yet(to)) } else { Ok(tree) };
+        }
+        self.whole_versions()?;
         let base = match until {
             Some(time) => self.versions.at_time(time)?,
             None => self.versions.at_lsn(to)?,
@@ -207,6 +242,7 @@ impl Store {
             When::Time(time) => self.state_at_time(*time),
             When::Now { back: 0 } => self.state_at(Lsn(u64::MAX)),
             When::Now { back } => {
+                self.whole_versions()?;
                 let mut now = self.state_at(Lsn(u64::MAX))?;
                 let last = self.versions.last()?;
                 // What no version holds yet counts as one.
@@ -233,6 +269,7 @@ impl Store {
     /// # Errors
     /// `NotFound`, or `Usage` when several match.
     pub fn version_by_id(&self, prefix: &str) -> Result<Version> {
+        self.whole_versions()?;
         if let Some(version) = self.versions.by_id_prefix(prefix)? {
             return Ok(version);
         }

@@ -156,6 +156,18 @@ impl Layout {
         self.meta().join("last-recovery.json")
     }
 
+    /// How to get the files out without ize.
+    #[must_use]
+    pub fn rescue_text(&self) -> PathBuf {
+        self.meta().join("RESCUE.md")
+    }
+
+    /// What gets them out.
+    #[must_use]
+    pub fn rescue_script(&self) -> PathBuf {
+        self.meta().join("rescue.py")
+    }
+
     /// Which Pijul change is which version; disposable.
     #[must_use]
     pub fn pijul_index(&self) -> PathBuf {

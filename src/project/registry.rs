@@ -159,6 +159,7 @@ pub fn init(central: &Central, name: &str) -> Result<Project> {
         settings: Vec::new(),
     };
     identity.write(&unfinished.identity())?;
+    crate::rescue::refresh(&unfinished);
     atomic::sync_dir(unfinished.dir())?;
     let layout = central.project(id);
     fs::rename(unfinished.dir(), layout.dir()).doing(|| format!("cannot create {}", layout.dir().display()))?;

@@ -13,13 +13,13 @@ use crate::ids::{BlobId, Ino};
 use crate::tree::{BlobRead, BlobWrite, TreeError};
 
 /// Bits of the inode number that one level decides.
-const BITS: u32 = 8;
+pub(super) const BITS: u32 = 8;
 /// Highest height that any `u64` needs: leaf 0, then 7 levels.
-const HEIGHT_MAX: u8 = 7;
+pub(super) const HEIGHT_MAX: u8 = 7;
 
 /// A node: sorted by its byte of the inode number.
 #[derive(Debug, Serialize, Deserialize)]
-enum TableNode {
+pub(super) enum TableNode {
     Leaf(Vec<(u8, InodeEntry)>),
     Inner(Vec<(u8, BlobId)>),
 }

@@ -1,5 +1,6 @@
 //! Replay A: the log becomes states that last.
 
+pub mod check;
 pub mod checkpoint;
 pub mod chunker;
 pub mod commit;

@@ -21,9 +21,9 @@ const MAGIC: &[u8; 8] = b"IZEVERSN";
 /// Format version.
 const FORMAT: u32 = 1;
 /// Bytes of the file header: magic, format version, store id, CRC-32.
-const HEADER: u64 = 8 + 4 + 16 + 4;
+pub(super) const HEADER: u64 = 8 + 4 + 16 + 4;
 /// Bytes before a record's body: CRC-32, length.
-const FRAME: u64 = 8;
+pub(super) const FRAME: u64 = 8;
 /// No record's body is longer.
 const MAX_BODY: u32 = 64 << 20;
 
@@ -179,7 +179,7 @@ pub struct VersionLog {
     path: PathBuf,
     store: StoreId,
     /// `None` while nothing has been written.
-    file: Option<FileRef>,
+    pub(super) file: Option<FileRef>,
     storage: Arc<dyn Storage>,
     writable: bool,
     index: Vec<Light>,
@@ -216,6 +216,41 @@ impl VersionLog {
             return Err(log.damage(log.end, &format!("version {} is missing: the checkpoint names {keep}", log.index.len() + 1)));
         }
         Ok(log)
+    }
+
+    /// A log that holds nothing, and takes nothing.
+    pub(crate) fn none(storage: Arc<dyn Storage>, path: PathBuf, store: StoreId) -> Self {
+        Self { path, store, file: None, storage, writable: false, index: Vec::new(), indexed: 0, end: 0, failed: None }
+    }
+
+    /// Opens the file for reading, without reading any version, and says its length and whether its header is right; `None` when there is
+    /// none.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub(super) fn unread(storage: &Arc<dyn Storage>, path: PathBuf, store: StoreId) -> Result<Option<(Self, u64, bool)>> {
+        let file = match storage.open_read(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), e)),
+        };
+        let storage = Arc::clone(storage);
+        let log = Self {
+            path,
+            store,
+            file: Some(Arc::clone(&file)),
+            storage,
+            writable: false,
+            index: Vec::new(),
+            indexed: 0,
+            end: 0,
+            failed: None,
+        };
+        let len = file.len().map_err(|e| log.doing("read", e))?;
+        let mut header = vec![0; usize::try_from(HEADER.min(len)).unwrap_or(0)];
+        file.read_exact_at(&mut header, 0).map_err(|e| log.doing("read", e))?;
+        let right = header == log.header();
+        Ok(Some((log, len, right)))
     }
 
     fn damage(&self, offset: u64, what: &str) -> Error {
@@ -321,7 +356,7 @@ impl VersionLog {
         self.index.push(Light { offset, last: version.last, end: version.end, id: version.id(self.store), paths });
     }
 
-    fn read_frame(&self, offset: u64) -> Result<(Version, u64)> {
+    pub(super) fn read_frame(&self, offset: u64) -> Result<(Version, u64)> {
         let Some(file) = &self.file else { return Err(self.damage(offset, "there is nothing")) };
         let short = |e: io::Error| match e.kind() {
             io::ErrorKind::UnexpectedEof => self.damage(offset, "the record is cut short"),

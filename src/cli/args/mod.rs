@@ -83,6 +83,8 @@ pub enum Verb {
     Cat(CatArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
+    /// Check everything that is kept: log, packs, versions and what they name
+    Fsck(FsckArgs),
     /// Look at the settings and change them
     #[command(subcommand, after_help = config::HELP)]
     Config(ConfigVerb),
@@ -109,6 +111,7 @@ impl Verb {
             Self::History(args) => verbs::history::run(&args, session),
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
+            Self::Fsck(args) => verbs::fsck::run(&args, session),
             Self::Config(verb) => verbs::config::run(&verb, session),
             Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
             Self::Wal(WalVerb::Verify(args)) => verbs::wal::verify::run(&args, session),
@@ -124,6 +127,7 @@ impl Verb {
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
+            Self::Fsck(args) => args.json,
             Self::Config(ConfigVerb::List(args)) => args.json,
             Self::Wal(WalVerb::Inspect(args)) => args.json,
             Self::Wal(WalVerb::Verify(args)) => args.json,
@@ -288,6 +292,23 @@ pub struct RestoreArgs {
     pub yes: bool,
 }
 
+/// `ize fsck`.
+#[derive(Debug, Group)]
+#[command(
+    after_help = "Needs no mount, works beside a live one, never writes. Exit codes: 0 clean, 4 only what the next mount mends by itself, 5 damage, 6 I/O error.\n\nExamples:\n  ize fsck notes\n  ize fsck notes --deep\n  ize fsck /backup/ize/projects/67e55044-10b1-426f-9247-bb680e5fe0c8 --json"
+)]
+pub struct FsckArgs {
+    /// A project, or a project's directory wherever it is [default: the project of the current directory]
+    #[arg(value_name = "PROJECT|DIR")]
+    pub word: Option<OsString>,
+    /// Read and hash every byte of the packs, too
+    #[arg(long)]
+    pub deep: bool,
+    /// One JSON object a finding, after a summary
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -318,6 +339,8 @@ mod tests {
             "ize config set group.idle 5s --project notes",
             "ize config unset group.idle --central",
             "ize config list --origin --json",
+            "ize fsck notes --deep --json",
+            "ize fsck",
             "ize wal inspect notes --json",
             "ize wal verify",
             "ize wal repair notes --yes --dry-run --json",

@@ -3,6 +3,7 @@
 pub mod cat;
 pub mod commit;
 pub mod config;
+pub mod fsck;
 pub mod history;
 pub mod init;
 pub mod list;
