@@ -9,7 +9,7 @@ use super::chunker;
 use super::inode_table;
 use super::node::{Content, DirNode, Entry, FileKind, InodeEntry, Link, Piece, State};
 use crate::ids::{BlobId, Ino, Lsn};
-use crate::tree::{BlobRead, BlobWrite, Body, Inode, Tree, TreeError};
+use crate::tree::{BlobRead, BlobWrite, Body, Cut, Inode, Tree, TreeError};
 
 /// A file with more pieces than this keeps them in a blob of their own.
 const INLINE_PIECES: usize = 8;
@@ -231,6 +231,11 @@ impl Tree {
                     continue;
                 }
             }
+            if let Some(piece) = self.known_piece(blobs, ino, at, size)? {
+                push(&mut pieces, piece);
+                at += piece.len();
+                continue;
+            }
             window.resize(usize::try_from(plan.len()).unwrap_or(chunker::MAX), 0);
             plan.read(&*reader, &mut window)?;
             let cut = chunker::next_cut(&window, at + plan.len() == size);
@@ -248,6 +253,21 @@ impl Tree {
         };
         self.rebase_file(ino, &content, size, allocated);
         Ok((NewContent { ino, content, size, allocated }, chunked))
+    }
+}
+
+impl Tree {
+    /// The chunk that stands at `at` and was cut and stored before it was logged: it is what reading and cutting would come to.
+    fn known_piece(&mut self, blobs: &dyn BlobWrite, ino: Ino, at: u64, size: u64) -> Result<Option<Piece>, TreeError> {
+        let Body::File(file) = &self.inode(ino)?.body else { return Ok(None) };
+        let Some((id, there)) = file.blob_at(at) else { return Ok(None) };
+        let Some((cut, len)) = blobs.known_cut(&id).filter(|(_, len)| u64::from(*len) == there) else { return Ok(None) };
+        let same = match cut {
+            // A short rest of a file is one chunk, whatever its bytes say.
+            Cut::Bytes => size - at > chunker::AVERAGE as u64 && at + there <= size,
+            Cut::End => at + there == size,
+        };
+        Ok(same.then_some(Piece::Chunk { id, len }))
     }
 }
 

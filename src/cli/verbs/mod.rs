@@ -3,12 +3,14 @@
 pub mod cat;
 pub mod commit;
 pub mod config;
+pub mod export;
 pub mod history;
 pub mod init;
 pub mod list;
 #[cfg(feature = "fuse")]
 pub mod mount;
 mod prometheus;
+mod transfer;
 pub mod restore;
 pub mod status;
 pub mod sync;
