@@ -30,6 +30,8 @@ const OPEN_ABOVE: usize = 32;
 const WAITING: usize = 64;
 /// Bytes that are written at a time.
 const WINDOW: usize = 1 << 20;
+/// Runs of zeros of so many bytes, where a block begins, can be holes.
+const BLOCK: usize = 4096;
 /// Threads that write at most.
 const THREADS_MAX: usize = 8;
 /// Names of a directory that is not empty, as far as they are shown.
@@ -424,11 +426,13 @@ impl Writer<'_> {
     }
 
     fn content(&self, file: &File, size: u64, plan: &ReadPlan, buffer: &mut Vec<u8>) -> std::result::Result<(), Failure> {
+        // A commit may have made zeros of the rim of a hole: where there were holes, blocks of zeros become holes again.
+        let sparse = plan.parts().iter().any(|(_, source)| matches!(source, Source::Hole)) || plan.len() < size;
         let (mut at, mut end) = (0, 0);
         buffer.clear();
         for (len, source) in plan.parts() {
             if matches!(source, Source::Hole) {
-                end = self.put(file, at, buffer)?.max(end);
+                end = self.put(file, at, buffer, sparse)?.max(end);
                 at += len + buffer.len() as u64;
                 buffer.clear();
                 continue;
@@ -438,12 +442,12 @@ impl Writer<'_> {
             let out = buffer.get_mut(start..).unwrap_or_default();
             self.read(*len, source, out).map_err(Failure::Read)?;
             if buffer.len() >= WINDOW {
-                end = self.put(file, at, buffer)?;
+                end = self.put(file, at, buffer, sparse)?;
                 at += buffer.len() as u64;
                 buffer.clear();
             }
         }
-        end = self.put(file, at, buffer)?.max(end);
+        end = self.put(file, at, buffer, sparse)?.max(end);
         if end < size {
             file.set_len(size).map_err(errno)?;
         }
@@ -461,8 +465,23 @@ impl Writer<'_> {
     }
 
     /// Writes what has gathered; gives where it ends, 0 for nothing.
-    fn put(&self, file: &File, at: u64, bytes: &[u8]) -> std::result::Result<u64, Failure> {
+    fn put(&self, file: &File, at: u64, bytes: &[u8], sparse: bool) -> std::result::Result<u64, Failure> {
         if bytes.is_empty() {
+            return Ok(0);
+        }
+        if sparse {
+            // Blocks where the file has them, not the buffer.
+            let first = BLOCK - (at as usize % BLOCK);
+            let (head, rest) = bytes.split_at(first.min(bytes.len()));
+            let mut here = at;
+            for block in std::iter::once(head).chain(rest.chunks(BLOCK)) {
+                if block.iter().any(|b| *b != 0) {
+                    file.write_all_at(block, here).map_err(errno)?;
+                }
+                here += block.len() as u64;
+            }
+            self.counters.count(0, bytes.len() as u64);
+            // The length is set at the end in any case.
             return Ok(0);
         }
         file.write_all_at(bytes, at).map_err(errno)?;

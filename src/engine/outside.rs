@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use crate::ids::Time;
 use crate::versions::node::{FileKind, Xattrs};
 
+/// Longest list of names, and longest value, that Linux gives (XATTR_LIST_MAX, XATTR_SIZE_MAX), in bytes.
+const LIST_MAX: usize = 64 * 1024;
 /// Problems that are kept one by one; the rest is counted.
 const PROBLEMS_MAX: usize = 100_000;
 
@@ -124,27 +126,20 @@ pub fn path_at(dir: impl AsFd, name: &[u8]) -> Vec<u8> {
 /// # Errors
 /// When they cannot be listed. A file system that has none has none.
 pub fn xattrs(of: &Handle<'_>) -> Result<(Xattrs, Vec<(Vec<u8>, Errno)>), Errno> {
-    let mut names = Vec::new();
-    loop {
-        // Asked for the length first: nearly always it is 0.
-        let len = match of.list(&mut []) {
-            Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Default::default()),
-            other => other?,
-        };
-        names.resize(len, 0);
-        match of.list(&mut names) {
-            // One more came meanwhile.
-            Err(Errno::RANGE) => {}
-            Ok(len) => {
-                names.truncate(len);
-                break;
-            }
-            Err(e) => return Err(e),
+    // Nearly always there are none, or few. (Asked with an empty buffer, rustix says 0 instead of the length.)
+    let mut names = vec![0; 256];
+    let len = match of.list(&mut names) {
+        Err(Errno::RANGE) => {
+            names.resize(LIST_MAX, 0);
+            of.list(&mut names)?
         }
-    }
+        Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Default::default()),
+        other => other?,
+    };
+    names.truncate(len);
     let (mut found, mut missed) = (Xattrs::new(), Vec::new());
     for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0; 64 * 1024];
+        let mut value = vec![0; LIST_MAX];
         match of.get(name, &mut value) {
             Ok(len) => {
                 value.truncate(len);
