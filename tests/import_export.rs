@@ -14,6 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use ize::cli::when::When;
+use ize::engine::states::Store;
+use ize::ids::BlobId;
+use ize::project::Project;
+use ize::tree::Body;
+use ize::versions::chunker;
+use ize::versions::node::{Content, Piece};
 use rand::{Rng, SeedableRng};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use serde_json::Value;
@@ -501,7 +508,58 @@ fn an_import_that_goes_on_keeps_what_is_there() {
     assert_same(&but_links(look(&source)), &but_links(look(&export(&home, "out"))));
 }
 
-/// A directory a thousand deep, beyond what a path can say.
+/// The chunks of a file in the newest version.
+fn chunks(home: &Home, path: &str) -> Vec<(BlobId, u32)> {
+    let project = Project::open(home.project()).unwrap();
+    let store = Store::open(&project.layout, project.identity.id).unwrap();
+    let mut tree = store.resolve(&When::Now { back: 0 }).unwrap();
+    let ino = tree.resolve(path.as_bytes()).unwrap().unwrap();
+    let Body::File(file) = &tree.inode(ino).unwrap().body else { panic!("{path} is no file") };
+    let pieces: Vec<Piece> = match file.base_content() {
+        Content::Pieces(pieces) => pieces.clone(),
+        Content::PieceList(id) => postcard::from_bytes(&store.blobs().get(id).unwrap()).unwrap(),
+        other => panic!("{path} has no pieces: {other:?}"),
+    };
+    let chunk = |p: Piece| if let Piece::Chunk { id, len } = p { (id, len) } else { panic!("{path} has holes") };
+    pieces.into_iter().map(chunk).collect()
+}
+
+/// An import stores the chunks itself and replay believes it: they must be those that replay would make of the bytes.
+#[test]
+fn imported_files_have_the_chunks_that_any_file_with_their_bytes_has() {
+    let home = Home::new();
+    let source = home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for len in [65_536, 65_537, 262_144, 262_145, 1_310_720, 1_310_721, 5_000_000] {
+        files.push((format!("random{len}"), bytes(7, len)));
+        files.push((format!("zeros{len}"), vec![0; len]));
+        files.push((format!("text{len}"), b"all work and no play ".iter().copied().cycle().take(len).collect()));
+    }
+    // The chunks of one in the middle and at the end of others.
+    let piece = bytes(7, 5_000_000);
+    for len in [71_088, 100_000, 137_568, 140_000, 200_000] {
+        files.push((format!("cut{len}"), piece[..len].to_vec()));
+        files.push((format!("twice{len}"), [&piece[..len], &piece[..len]].concat()));
+    }
+    for (name, bytes) in &files {
+        fs::write(source.join(name), bytes).unwrap();
+    }
+    let said = import(&home, &source);
+    assert_eq!(said.code, 0, "{said:?}");
+    for (name, bytes) in &files {
+        let (mut wanted, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let end = (at + chunker::MAX).min(bytes.len());
+            let len = chunker::next_cut(&bytes[at..end], end == bytes.len());
+            wanted.push((BlobId::of(&bytes[at..at + len]), u32::try_from(len).unwrap()));
+            at += len;
+        }
+        assert_eq!(chunks(&home, name), wanted, "{name}");
+    }
+}
+
+/// A directory so deep that no path can name what is in it.
 #[test]
 fn depth_is_no_limit() {
     let home = Home::new();
