@@ -215,7 +215,20 @@ impl Core {
         recovery.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let replayer = Mutex::new(Replayer::new(options.limits));
         let history = Mutex::new(History { versions, checkpoint });
-        Ok(Core { storage, layout, store, log, blobs, fs, recovery, meter, cuts: Cuts::default(), replayer, awaited: AtomicUsize::new(0), history })
+        Ok(Core {
+            storage,
+            layout,
+            store,
+            log,
+            blobs,
+            fs,
+            recovery,
+            meter,
+            cuts: Cuts::default(),
+            replayer,
+            awaited: AtomicUsize::new(0),
+            history,
+        })
     }
 
     /// Version log and checkpoint.

@@ -363,7 +363,9 @@ impl Writer<'_> {
     fn failed(&self, e: Errno, path: &[u8], what: &str) -> Result<()> {
         if matches!(e, Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS | Errno::NFILE | Errno::MFILE) {
             let shown = path.escape_ascii();
-            return Err(Error::io(format!("{what} {}/{shown}", self.path.display()), e.into()).hint("what is there is not whole: remove it"));
+            return Err(
+                Error::io(format!("{what} {}/{shown}", self.path.display()), e.into()).hint("what is there is not whole: remove it")
+            );
         }
         self.problems.add(Trouble::Missing, path, format!("{what} it: {}", said(e)));
         Ok(())

@@ -121,11 +121,14 @@ pub fn path_at(dir: impl AsFd, name: &[u8]) -> Vec<u8> {
     path
 }
 
+/// Attributes that cannot be read, and why.
+pub type Missed = Vec<(Vec<u8>, Errno)>;
+
 /// The extended attributes of an open file, or of a name that is not followed; those that cannot be read with the reason.
 ///
 /// # Errors
 /// When they cannot be listed. A file system that has none has none.
-pub fn xattrs(of: &Handle<'_>) -> Result<(Xattrs, Vec<(Vec<u8>, Errno)>), Errno> {
+pub fn xattrs(of: &Handle<'_>) -> Result<(Xattrs, Missed), Errno> {
     // Nearly always there are none, or few. (Asked with an empty buffer, rustix says 0 instead of the length.)
     let mut names = vec![0; 256];
     let len = match of.list(&mut names) {

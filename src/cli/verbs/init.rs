@@ -51,8 +51,7 @@ fn import_from(from: &Path, name: &str, central: &Central, json: bool, session: 
         Amount { entries, bytes }
     };
     let mut stages = Stages::new(json);
-    stages
-        .during(&mut session.out, Stage::Analysing, Amount::default(), &|| amount(&totals), || import::analyse(&source, &totals))?;
+    stages.during(&mut session.out, Stage::Analysing, Amount::default(), &|| amount(&totals), || import::analyse(&source, &totals))?;
     let resumed = unfinished.is_some();
     let project = match unfinished {
         Some(project) => project,

@@ -10,9 +10,9 @@ pub mod list;
 #[cfg(feature = "fuse")]
 pub mod mount;
 mod prometheus;
-mod transfer;
 pub mod restore;
 pub mod status;
 pub mod sync;
+mod transfer;
 pub mod unmount;
 pub mod wal;

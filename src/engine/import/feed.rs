@@ -7,7 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::read::{Item, Job, Task, What};
 use super::walk::{Place, Visitor};
-use super::{AHEAD, BATCH_BYTES, BATCH_DIRS, BATCH_ENTRIES};
+use super::{BATCH_BYTES, BATCH_DIRS, BATCH_ENTRIES};
 use crate::engine::core::Core;
 use crate::engine::outside::{Meta, Problems, Trouble};
 use crate::error::{Class, Error, Result};
@@ -15,8 +15,8 @@ use crate::ids::Ino;
 use crate::op::BLOB_THRESHOLD;
 use crate::versions::node::FileKind;
 
-/// Windows of one file that may be stored before their turn to be logged comes.
-const WINDOWS_AHEAD: usize = 16 * AHEAD;
+/// Windows of one file, or runs of a few bytes between its holes, that may be read before their turn to be logged comes.
+const PARTS_AHEAD: usize = 16;
 
 /// Marks the error of a walk that goes on although nobody listens.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,13 @@ pub(super) struct Feed<'a, 'b> {
 }
 
 impl<'a, 'b> Feed<'a, 'b> {
-    pub(super) fn new(core: &'a Core, problems: &'b Problems, jobs: SyncSender<Job<'a>>, tasks: SyncSender<Task<'a>>, resumed: bool) -> Self {
+    pub(super) fn new(
+        core: &'a Core,
+        problems: &'b Problems,
+        jobs: SyncSender<Job<'a>>,
+        tasks: SyncSender<Task<'a>>,
+        resumed: bool,
+    ) -> Self {
         let (batch, seen, there, claimed) = (Vec::new(), HashSet::new(), Vec::new(), HashMap::new());
         Self { core, problems, jobs, tasks, batch, bytes: 0, dirs: 0, seen, there, resumed, claimed }
     }
@@ -78,7 +84,7 @@ impl<'a, 'b> Feed<'a, 'b> {
 
     fn large(&mut self, item: Item) -> Result<()> {
         self.flush()?;
-        let (to, from) = sync_channel(WINDOWS_AHEAD);
+        let (to, from) = sync_channel(PARTS_AHEAD);
         self.jobs.send(Job::Large(item.name.clone(), item.path.clone(), from)).map_err(|_| over())?;
         self.tasks.send(Task::Large(item, to)).map_err(|_| over())
     }

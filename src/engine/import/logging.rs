@@ -12,7 +12,8 @@ use crate::error::{Class, Error, Result};
 use crate::fs::{FsError, journal::Caller};
 use crate::ids::{Ino, Time};
 use crate::op::{
-    BLOB_THRESHOLD, Chmod, Chown, Create, Data, Link, Mkdir, Mknod, Operation, RemoveXattr, Rmdir, Symlink, Truncate, Unlink, Utimens, Write,
+    BLOB_THRESHOLD, Chmod, Chown, Create, Data, Link, Mkdir, Mknod, Operation, RemoveXattr, Rmdir, Symlink, Truncate, Unlink, Utimens,
+    Write,
 };
 use crate::tree::LINK_MAX;
 use crate::versions::node::{FileKind, Xattrs};

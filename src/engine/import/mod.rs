@@ -109,26 +109,23 @@ pub fn analyse(source: &Source, counters: &Counters) -> Result<()> {
 pub fn run(engine: &Engine, source: &Source, counters: &Counters, problems: &Problems, resumed: bool) -> Result<()> {
     let core = &**engine.core();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-    let caller = Caller {
-        pid: std::process::id(),
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-    };
+    let caller = Caller { pid: std::process::id(), uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let (jobs, to_log) = sync_channel(AHEAD);
     let (tasks, to_read) = sync_channel(AHEAD);
     let (windows, to_store) = sync_channel(threads);
     let (to_read, to_store) = (&Mutex::new(to_read), &Mutex::new(to_store));
+    let spare = &read::Spare::default();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let windows = windows.clone();
             spawn(scope, "ize-import-read", move || {
                 while let Some(task) = next(to_read) {
-                    read::read(task, &windows, problems);
+                    read::read(task, &windows, spare, problems);
                 }
             })?;
             spawn(scope, "ize-import-put", move || {
                 while let Some(window) = next(to_store) {
-                    read::store(core, window);
+                    read::store(core, window, spare);
                 }
             })?;
         }

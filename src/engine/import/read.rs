@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::WINDOW;
 use super::walk::trouble_of;
+use super::{WINDOW, WINDOWS};
 use crate::blobs::{BlobError, Encoding, Hold};
 use crate::engine::core::Core;
 use crate::engine::outside::{self, Handle, Meta, Problems, Trouble};
@@ -23,6 +23,26 @@ use crate::versions::node::{FileKind, Xattrs};
 
 /// Bytes of a file that was small when it was looked at, and has grown since, that are taken at most.
 const GROWN_MAX: u64 = 4 << 20;
+
+/// Buffers of windows that are stored: giving memory back and taking it anew costs as much as reading.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(WINDOW + chunker::MAX))
+    }
+
+    fn give(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many as can be wanted at a time.
+        if all.len() < WINDOWS {
+            all.push(bytes);
+        }
+    }
+}
 
 /// Something to take.
 #[derive(Debug)]
@@ -129,7 +149,7 @@ impl<T> From<std::sync::mpsc::SendError<T>> for Over {
 }
 
 /// Does a task.
-pub(super) fn read<'a>(task: Task<'a>, windows: &SyncSender<Window<'a>>, problems: &Problems) {
+pub(super) fn read<'a>(task: Task<'a>, windows: &SyncSender<Window<'a>>, spare: &Spare, problems: &Problems) {
     match task {
         Task::Batch(items, to) => {
             // One that fails is missing, and named; nobody is told when nobody listens.
@@ -137,7 +157,7 @@ pub(super) fn read<'a>(task: Task<'a>, windows: &SyncSender<Window<'a>>, problem
         }
         Task::Large(item, to) => {
             // Over: the other end has stopped, and says why.
-            let _ = Large { item, to, windows, problems }.read();
+            let _ = Large { item, to, windows, spare, problems }.read();
         }
     }
 }
@@ -148,7 +168,7 @@ pub(super) fn read<'a>(task: Task<'a>, windows: &SyncSender<Window<'a>>, problem
 /// record. After a crash there is no hold and, for some chunks, no record: then nobody needs them, and the next sweep may drop them; a
 /// second import that finds them still there names them. That records never become durable before the chunks they name is the log's
 /// affair: it syncs the packs first, and all were put before they were logged.
-pub(super) fn store<'a>(core: &'a Core, window: Window<'a>) {
+pub(super) fn store<'a>(core: &'a Core, window: Window<'a>, spare: &Spare) {
     let hold = core.blobs.hold();
     let Window { offset, bytes, cuts, answer } = window;
     let mut chunks = Vec::with_capacity(cuts.len());
@@ -165,6 +185,7 @@ pub(super) fn store<'a>(core: &'a Core, window: Window<'a>) {
         Ok(())
     };
     let done = put();
+    spare.give(bytes);
     let _ = answer.send(done.map(|()| Stored { chunks, _hold: hold }));
 }
 
@@ -252,14 +273,7 @@ fn data_from(fd: &OwnedFd, at: u64, size: u64) -> Result<Option<(u64, u64)>, Err
     Ok(Some((start, end.min(size))))
 }
 
-fn small(
-    dir: &OwnedFd,
-    name: &[u8],
-    path: &[u8],
-    meta: &mut Meta,
-    found: &mut Xattrs,
-    problems: &Problems,
-) -> Result<TakenBody, Errno> {
+fn small(dir: &OwnedFd, name: &[u8], path: &[u8], meta: &mut Meta, found: &mut Xattrs, problems: &Problems) -> Result<TakenBody, Errno> {
     let mut again = true;
     loop {
         let (fd, before) = open(dir, name)?;
@@ -305,6 +319,7 @@ struct Large<'a, 'b> {
     item: Item,
     to: SyncSender<Part<'a>>,
     windows: &'b SyncSender<Window<'a>>,
+    spare: &'b Spare,
     problems: &'b Problems,
 }
 
@@ -369,7 +384,7 @@ impl Large<'_, '_> {
         let Ok(file) = fd.try_clone().map(File::from) else { return Ok(Err(Errno::MFILE)) };
         let mut file = file.take(end - start);
         let mut at = start;
-        let mut bytes = Vec::with_capacity(WINDOW + chunker::MAX);
+        let mut bytes = self.spare.take();
         loop {
             let room = (WINDOW + chunker::MAX - bytes.len()) as u64;
             match file.by_ref().take(room).read_to_end(&mut bytes) {
@@ -379,12 +394,15 @@ impl Large<'_, '_> {
             let is_last = bytes.len() < WINDOW + chunker::MAX;
             if is_last && at == start && bytes.len() < BLOB_THRESHOLD {
                 let end = at + bytes.len() as u64;
-                self.to.send(Part::Inline(at, bytes))?;
+                // As long as it is: what waits to be logged is bounded by bytes.
+                let few = bytes.as_slice().to_vec();
+                self.spare.give(bytes);
+                self.to.send(Part::Inline(at, few))?;
                 return Ok(Ok(end));
             }
             let (cuts, len) = cut(&bytes, is_last);
             let rest = bytes.get(len..).unwrap_or_default();
-            let mut following = Vec::with_capacity(if is_last { 0 } else { WINDOW + chunker::MAX });
+            let mut following = if is_last { Vec::new() } else { self.spare.take() };
             following.extend_from_slice(rest);
             bytes.truncate(len);
             if len > 0 {
