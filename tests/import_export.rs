@@ -158,7 +158,7 @@ fn odd(root: &Path) {
     sparse.set_len(20 << 20).unwrap();
     File::create(root.join("all hole")).unwrap().set_len(1 << 30).unwrap();
     File::create(root.join("small hole")).unwrap().set_len(50_000).unwrap();
-    let node = |name: &str, kind, dev| rustix::fs::mknodat(CWD, &root.join(name), kind, Mode::from_raw_mode(0o640), dev).unwrap();
+    let node = |name: &str, kind, dev| rustix::fs::mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o640), dev).unwrap();
     node("fifo", FileType::Fifo, 0);
     node("socket", FileType::Socket, 0);
     node("char", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
