@@ -559,6 +559,21 @@ fn imported_files_have_the_chunks_that_any_file_with_their_bytes_has() {
     }
 }
 
+/// Whoever reads the events may go away; the import comes to its end.
+#[test]
+fn nobody_need_listen() {
+    let home = Home::new();
+    let source = home.path().join("source");
+    many(&source, 60);
+    let args = [OsStr::new("init"), OsStr::new("p"), OsStr::new("--from"), source.as_os_str(), OsStr::new("--json")];
+    let mut child = home.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert!(!home.project().join("meta/import.toml").exists());
+    assert_same(&but_links(look(&source)), &but_links(look(&export(&home, "out"))));
+}
+
 /// A directory so deep that no path can name what is in it.
 #[test]
 fn depth_is_no_limit() {

@@ -129,7 +129,7 @@ impl Stages {
     /// is not known).
     ///
     /// # Errors
-    /// The work's; those of stdout.
+    /// The work's. That nobody hears how far it is is no reason to leave it half done.
     pub fn during<T: Send>(
         &mut self,
         out: &mut Out,
@@ -145,16 +145,22 @@ impl Stages {
                 let _over = over;
                 work()
             });
-            let mut told = Ok(());
             while matches!(wait.recv_timeout(LOOK_EVERY), Err(std::sync::mpsc::RecvTimeoutError::Timeout)) {
-                if told.is_ok() {
-                    told = self.tell(out, stage, done(), total);
-                }
+                self.tell_if_heard(out, stage, done(), total);
             }
             let worked = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let value = worked?;
-            told.and_then(|()| self.tell(out, stage, done(), total)).map(|()| value)
+            if worked.is_ok() {
+                self.tell_if_heard(out, stage, done(), total);
+            }
+            worked
         })
+    }
+
+    fn tell_if_heard(&mut self, out: &mut Out, stage: Stage, done: Amount, total: Amount) {
+        if let Err(e) = self.tell(out, stage, done, total) {
+            tracing::debug!("no more events: {e}");
+            self.json = false;
+        }
     }
 
     fn tell(&mut self, out: &mut Out, stage: Stage, done: Amount, total: Amount) -> Result<()> {
