@@ -1,5 +1,6 @@
 //! Putting bytes into the last pack, syncing it, and going on to the next.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::sync::MutexGuard;
@@ -303,6 +304,11 @@ fn write_at_end(file: &dyn StorageFile, store: StoreId, pack: PackId, entry: &En
 
 /// `bytes` as a zstd frame, if that saves at least an eighth.
 pub(super) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    thread_local! {
+        // Its tables take longer to make than most blobs to compress.
+        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = RefCell::new(zstd::bulk::Compressor::new(1).ok());
+    }
     let limit = bytes.len() - bytes.len() / 8;
-    zstd::bulk::compress(bytes, 1).ok().filter(|packed| packed.len() <= limit && packed.len() < bytes.len())
+    let packed = COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(bytes).ok())?;
+    (packed.len() <= limit && packed.len() < bytes.len()).then_some(packed)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::cuts::Cuts;
 use super::group::GroupLimits;
 use super::journal::LogJournal;
 use super::meter::{self, Meter};
@@ -92,6 +93,8 @@ pub struct Core {
     pub recovery: Recovery,
     /// What goes in and out.
     pub(super) meter: Arc<Meter>,
+    /// Chunks that are stored already.
+    pub(super) cuts: Cuts,
     /// Replay A; one at a time, and never beside a sweep or a prune.
     replayer: Mutex<Replayer>,
     /// Who waits for it.
@@ -212,7 +215,20 @@ impl Core {
         recovery.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let replayer = Mutex::new(Replayer::new(options.limits));
         let history = Mutex::new(History { versions, checkpoint });
-        Ok(Core { storage, layout, store, log, blobs, fs, recovery, meter, replayer, awaited: AtomicUsize::new(0), history })
+        Ok(Core {
+            storage,
+            layout,
+            store,
+            log,
+            blobs,
+            fs,
+            recovery,
+            meter,
+            cuts: Cuts::default(),
+            replayer,
+            awaited: AtomicUsize::new(0),
+            history,
+        })
     }
 
     /// Version log and checkpoint.

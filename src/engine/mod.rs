@@ -4,10 +4,14 @@
 mod adapters;
 pub mod clock;
 pub mod core;
+mod cuts;
+pub mod export;
 mod feeder;
 pub mod group;
+pub mod import;
 mod journal;
 mod meter;
+pub mod outside;
 mod pace;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
@@ -152,6 +156,11 @@ impl Engine {
     #[must_use]
     pub fn project(&self) -> &Project {
         &self.project
+    }
+
+    /// Why replay A does not get on, if it does not.
+    pub(crate) fn replay_trouble(&self) -> Option<String> {
+        self.replay_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn start(&self, settings: &Settings) -> Result<()> {

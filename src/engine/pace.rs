@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::core::Core;
 use crate::ids::BlobId;
-use crate::tree::{BlobRead, BlobWrite, TreeError};
+use crate::tree::{BlobRead, BlobWrite, Cut, TreeError};
 
 /// CPU time after which replay looks whether somebody works.
 const SLICE: Duration = Duration::from_millis(2);
@@ -85,5 +85,9 @@ impl BlobWrite for Paced<'_> {
         let put = BlobWrite::put(&*self.pace.core.blobs, bytes);
         self.pace.rest(self.done);
         put
+    }
+
+    fn known_cut(&self, id: &BlobId) -> Option<(Cut, u32)> {
+        self.pace.core.cuts.get(id)
     }
 }

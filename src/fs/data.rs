@@ -3,7 +3,7 @@
 use super::attrs::{may_keep_privileges, without_privileges};
 use super::journal::Caller;
 use super::{Fs, FsError, FsResult};
-use crate::ids::Ino;
+use crate::ids::{BlobId, Ino};
 use crate::op::{AllocateMode, BLOB_THRESHOLD, Clone as CloneRange, Data, Fallocate, Write};
 use crate::tree::{SIZE_MAX, Source, TreeError};
 use crate::versions::node::FileKind;
@@ -99,6 +99,23 @@ impl Fs {
         let payload = matches!(data, Data::Inline(_)).then_some(bytes);
         writer.log(caller, op.into(), payload, None)?;
         Ok(Written { len })
+    }
+
+    /// Writes the bytes of a blob that is stored already, of any length, whoever may write the file. The caller keeps every sweep from
+    /// beginning since before the blob was put ([`crate::blobs::Blobs::hold`]): only its record says that it is needed.
+    ///
+    /// # Errors
+    /// As [`Fs::write`].
+    pub fn write_stored(&self, caller: &Caller, ino: Ino, offset: u64, id: BlobId, len: u32) -> FsResult {
+        let end = offset.checked_add(u64::from(len)).filter(|end| *end <= SIZE_MAX).ok_or(FsError::TooLarge)?;
+        let mut writer = self.locked();
+        let inode = writer.guard.tree.inode(ino)?;
+        if inode.kind != FileKind::File {
+            return Err(FsError::Invalid);
+        }
+        let op = Write { ino, offset, data: Data::Blob { id, len }, size_after: inode.size.max(end), mode_after: None };
+        writer.log(caller, op.into(), None, None)?;
+        Ok(())
     }
 
     /// fallocate(2) with its mode bits: plain, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE with or without KEEP_SIZE. Like on a disk it moves

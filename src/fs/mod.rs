@@ -32,7 +32,7 @@ pub use data::{OpenFlags, Written};
 pub use dirs::{DirEntry, DirHandle};
 pub use error::FsError;
 pub use names::RenameFlags;
-pub use xattrs::PROJECT_XATTR;
+pub use xattrs::{PROJECT_XATTR, TOTAL_MAX as XATTRS_MAX};
 
 use crate::ids::{Ino, InoMap, Lsn};
 use crate::op::{Forget, Operation, RenameMode};

@@ -12,7 +12,7 @@ pub const PROJECT_XATTR: &[u8] = b"user.ize.project";
 /// Longest value, in bytes (XATTR_SIZE_MAX of Linux).
 const VALUE_MAX: usize = 64 * 1024;
 /// Names and values of one inode together, in bytes: every version that changes the inode holds them all.
-const TOTAL_MAX: usize = 256 * 1024;
+pub const TOTAL_MAX: usize = 256 * 1024;
 
 /// `ls -l` asks for it of every file, a request each. It asks one file only when told that there are no labels here, which is so: where
 /// the kernel runs SELinux, it answers for FUSE itself, and never asks.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::output;
 use crate::error::{Class, Error, IoContext, Result};
-use crate::project::mounts::{self, Mounts};
+use crate::project::mounts::{self, Mounts, relation};
 
 /// How many names of a directory that should be empty are shown.
 const NAMES_SHOWN: usize = 5;
@@ -115,27 +115,6 @@ fn check_apart(at: &Path, store: &Path, mounted: &Mounts) -> Result<()> {
 fn not_apart(at: &Path, relation: &str, store: &Path) -> Error {
     Error::new(Class::Refused, format!("the mount point {} {relation} the store {}", at.display(), store.display()))
         .hint("mount somewhere else, or keep the store somewhere else (--central-dir)")
-}
-
-/// How `at` lies to the store, both without symbolic links: by device and inode of all that leads to either, and by the place in the file
-/// system, which a bind mount of something inside the store gives away.
-fn relation(at: &Path, store: &Path, mounted: &Mounts) -> Result<Option<&'static str>> {
-    let place = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
-    let here = place(at).doing(|| format!("cannot look at {}", at.display()))?;
-    let there = place(store).doing(|| format!("cannot look at {}", store.display()))?;
-    let within = |inner: &Path, outer: &Path| match (mounted.place(inner), mounted.place(outer)) {
-        (Some((a, inner)), Some((b, outer))) => a == b && inner.starts_with(outer),
-        _ => false,
-    };
-    Ok(if here == there {
-        Some("is")
-    } else if at.ancestors().any(|p| place(p).is_ok_and(|x| x == there)) || within(at, store) {
-        Some("lies in")
-    } else if store.ancestors().any(|p| place(p).is_ok_and(|x| x == here)) || within(store, at) {
-        Some("lies above")
-    } else {
-        None
-    })
 }
 
 /// A directory that must be writable for an instant: fusermount3 mounts for a user only on what that user may write to, and a directory

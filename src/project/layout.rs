@@ -174,6 +174,12 @@ impl Layout {
         self.meta().join("pijul-index")
     }
 
+    /// There while an import has begun and not ended.
+    #[must_use]
+    pub fn importing(&self) -> PathBuf {
+        self.meta().join("import.toml")
+    }
+
     /// The directories that make a project, parents first.
     #[must_use]
     pub fn directories(&self) -> [PathBuf; 4] {

@@ -246,6 +246,31 @@ pub fn refuse_store_on_ize(store: &Path) -> Result<()> {
     }
 }
 
+/// How `at` lies to the store, both without symbolic links: by device and inode of all that leads to either, and by the place in the file
+/// system, which a bind mount of something inside the store gives away. `None` when
+/// neither is in the other.
+///
+/// # Errors
+/// [`Class::Io`] when one of them cannot be looked at.
+pub fn relation(at: &Path, store: &Path, mounted: &Mounts) -> Result<Option<&'static str>> {
+    let place = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    let here = place(at).doing(|| format!("cannot look at {}", at.display()))?;
+    let there = place(store).doing(|| format!("cannot look at {}", store.display()))?;
+    let within = |inner: &Path, outer: &Path| match (mounted.place(inner), mounted.place(outer)) {
+        (Some((a, inner)), Some((b, outer))) => a == b && inner.starts_with(outer),
+        _ => false,
+    };
+    Ok(if here == there {
+        Some("is")
+    } else if at.ancestors().any(|p| place(p).is_ok_and(|x| x == there)) || within(at, store) {
+        Some("lies in")
+    } else if store.ancestors().any(|p| place(p).is_ok_and(|x| x == here)) || within(store, at) {
+        Some("lies above")
+    } else {
+        None
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use rustix::fs::FlockOperation;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::ids::{StoreId, Time};
 use crate::project::identity::Identity;
+use crate::project::importing::Importing;
 use crate::project::layout::{Central, Layout, UNFINISHED_PREFIX};
 use crate::project::{atomic, config, names};
 
@@ -126,6 +127,18 @@ pub fn find(central: &Central, word: &OsStr) -> Result<Project> {
 /// # Errors
 /// [`Class::Usage`] for a bad name, [`Class::Refused`] when it is taken, [`Class::Io`] or [`Class::Full`] from the disk.
 pub fn init(central: &Central, name: &str) -> Result<Project> {
+    create(central, name, None)
+}
+
+/// The same with the note that an import into it has begun, so that there is no moment at which the one is there without the other.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_importing(central: &Central, name: &str, import: &Importing) -> Result<Project> {
+    create(central, name, Some(import))
+}
+
+fn create(central: &Central, name: &str, import: Option<&Importing>) -> Result<Project> {
     names::check(name)?;
     create_private_dirs(central)?;
     let lock_path = central.creation_lock();
@@ -139,6 +152,9 @@ pub fn init(central: &Central, name: &str) -> Result<Project> {
     clear_unfinished(central)?;
     let listing = list(central)?;
     if let Some(p) = listing.projects.iter().find(|p| p.identity.name == name) {
+        if let Some(begun) = Importing::read(&p.layout)? {
+            return Err(begun.unfinished(p));
+        }
         return Err(Error::new(Class::Refused, format!("a project `{name}` exists already, in {}", p.layout.dir().display()))
             .hint(format!("mount it with `ize mount {name} DIR`, or choose another name")));
     }
@@ -160,6 +176,9 @@ pub fn init(central: &Central, name: &str) -> Result<Project> {
     };
     identity.write(&unfinished.identity())?;
     crate::rescue::refresh(&unfinished);
+    if let Some(import) = import {
+        import.write(&unfinished)?;
+    }
     atomic::sync_dir(unfinished.dir())?;
     let layout = central.project(id);
     fs::rename(unfinished.dir(), layout.dir()).doing(|| format!("cannot create {}", layout.dir().display()))?;

@@ -138,6 +138,15 @@ impl FileBody {
         self.extents.iter().map(|(at, e)| (*at, e.len))
     }
 
+    /// The extent that begins at `offset`, if it begins where its blob begins: the blob, and how much of it stands there.
+    #[must_use]
+    pub fn blob_at(&self, offset: u64) -> Option<(BlobId, u64)> {
+        match self.extents.get(&offset)? {
+            Extent { len, source: Source::Blob { id, offset: 0 }, .. } => Some((*id, *len)),
+            _ => None,
+        }
+    }
+
     /// Puts `source` at `offset..offset + len`.
     pub(super) fn put(&mut self, offset: u64, len: u64, source: Source, lsn: Lsn) {
         if len == 0 {

@@ -56,6 +56,21 @@ pub trait BlobWrite: BlobRead {
     /// # Errors
     /// [`TreeError::Blob`], e.g. when the disk is full.
     fn put(&self, bytes: &[u8]) -> Result<BlobId, TreeError>;
+
+    /// Whether the blob is known to be a chunk, cut and put by somebody else, and its length: then it need not be read to be cut again. A
+    /// store that knows of none says no.
+    fn known_cut(&self, _id: &BlobId) -> Option<(Cut, u32)> {
+        None
+    }
+}
+
+/// Why a chunk ends where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Its bytes say so, whatever follows.
+    Bytes,
+    /// The file ends there.
+    End,
 }
 
 /// Reads bytes out of a log segment; holds the segment's file open, so that it outlives its name.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::chunker;
 use super::node::Piece;
 use crate::ids::{BlobId, Ino};
-use crate::tree::{BlobRead, BlobWrite, Source, Tree, TreeError};
+use crate::tree::{BlobRead, BlobWrite, Body, Cut, Source, Tree, TreeError};
 
 /// Shorter runs of zeros are stored as bytes.
 const HOLE_MIN: u64 = 64 * 1024;
@@ -142,6 +142,11 @@ impl Tree {
                 at += piece.len();
                 continue;
             }
+            if let Some(piece) = self.known_piece(blobs, ino, at, size)? {
+                push(&mut pieces, piece);
+                at += piece.len();
+                continue;
+            }
             if !window.covers(at, size) {
                 store(blobs, &window, &mut pending, &mut pieces)?;
                 window.fill(self, &*reader, ino, at)?;
@@ -167,6 +172,19 @@ impl Tree {
         }
         store(blobs, &window, &mut pending, &mut pieces)?;
         Ok((pieces, chunked))
+    }
+
+    /// The chunk that stands at `at` and was cut and stored before it was logged: it is what reading and cutting would come to.
+    fn known_piece(&mut self, blobs: &dyn BlobWrite, ino: Ino, at: u64, size: u64) -> Result<Option<Piece>, TreeError> {
+        let Body::File(file) = &self.inode(ino)?.body else { return Ok(None) };
+        let Some((id, there)) = file.blob_at(at) else { return Ok(None) };
+        let Some((cut, len)) = blobs.known_cut(&id).filter(|(_, len)| u64::from(*len) == there) else { return Ok(None) };
+        let same = match cut {
+            // A short rest of a file is one chunk, whatever its bytes say.
+            Cut::Bytes => size - at > chunker::AVERAGE as u64 && at + there <= size,
+            Cut::End => at + there == size,
+        };
+        Ok(same.then_some(Piece::Chunk { id, len }))
     }
 }
 

@@ -81,6 +81,8 @@ pub enum Verb {
     History(HistoryArgs),
     /// Write a file as it was at a moment
     Cat(CatArgs),
+    /// Write everything, as it is or was at a moment, into a new directory
+    Export(ExportArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
     /// Check everything that is kept: log, packs, versions and what they name
@@ -110,6 +112,7 @@ impl Verb {
             Self::Commit(args) => verbs::commit::run(&args, session),
             Self::History(args) => verbs::history::run(&args, session),
             Self::Cat(args) => verbs::cat::run(&args, session),
+            Self::Export(args) => verbs::export::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
             Self::Fsck(args) => verbs::fsck::run(&args, session),
             Self::Config(verb) => verbs::config::run(&verb, session),
@@ -124,6 +127,8 @@ impl Verb {
     #[must_use]
     pub fn json(&self) -> bool {
         match self {
+            Self::Init(args) => args.json,
+            Self::Export(args) => args.json,
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
@@ -135,17 +140,25 @@ impl Verb {
             Self::Wal(WalVerb::Repair(args)) => args.json,
             #[cfg(feature = "fuse")]
             Self::Mount(_) => false,
-            Self::Config(_) | Self::Init(_) | Self::Unmount(_) | Self::Sync(_) | Self::Commit(_) | Self::Cat(_) | Self::Restore(_) => false,
+            Self::Config(_) | Self::Unmount(_) | Self::Sync(_) | Self::Commit(_) | Self::Cat(_) | Self::Restore(_) => false,
         }
     }
 }
 
 /// `ize init`.
 #[derive(Debug, Group)]
-#[command(after_help = "Examples:\n  ize init notes\n  ize mount notes ~/notes --create")]
+#[command(
+    after_help = "Examples:\n  ize init notes\n  ize mount notes ~/notes --create\n  ize init photos --from ~/photos       (again, if it was interrupted: it goes on)"
+)]
 pub struct InitArgs {
     /// Name: 1 to 64 letters, digits, `.`, `_`, `-`, the first one a letter, a digit or `_`
     pub name: OsString,
+    /// Take what is in this directory into it, with all attributes; other file systems below are left out
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// With --from: one JSON object a line, how far it is, what is wrong with which path, and at the end a summary
+    #[arg(long, requires = "from")]
+    pub json: bool,
 }
 
 /// `ize list`.
@@ -274,6 +287,21 @@ pub struct CatArgs {
     pub at: OsString,
 }
 
+/// `ize export`.
+#[derive(Debug, Group)]
+#[command(before_help = MOMENTS, after_help = "Examples:\n  ize export notes /tmp/notes\n  ize export notes /tmp/before --at yesterday")]
+pub struct ExportArgs {
+    /// The project, then a new or empty directory
+    #[arg(value_name = "PROJECT DIR", required = true, num_args = 1..=2)]
+    pub words: Vec<OsString>,
+    /// The moment
+    #[arg(long, value_name = "WHEN", default_value = "now")]
+    pub at: OsString,
+    /// One JSON object a line: how far it is, what is wrong with which path, and at the end a summary
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `ize restore`.
 #[derive(Debug, Group)]
 #[command(before_help = MOMENTS, after_help = "Examples:\n  ize restore a.txt --at '2h ago'\n  ize restore notes a.txt 1a2f     (project, path, change)")]
@@ -329,6 +357,9 @@ mod tests {
             "ize history -p notes",
             "ize -p notes history",
             "ize cat a.txt --at now~3",
+            "ize init notes --from /x --json",
+            "ize export notes /x --at now~3 --json",
+            "ize -p notes export /x",
             "ize restore a b --at yesterday --dry-run --yes",
             "ize restore notes a 1a2f",
             "ize status notes --json --check",
@@ -357,6 +388,9 @@ mod tests {
         }
         for line in [
             "ize cat",
+            "ize export",
+            "ize export a b c",
+            "ize init notes --json",
             "ize restore",
             "ize wal prune --max-age 7",
             "ize wal prune --max-size big",

@@ -1,15 +1,28 @@
 //! `ize init NAME`.
 
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::transfer::{self, ratio};
 use crate::cli::args::InitArgs;
 use crate::cli::output;
+use crate::cli::output::progress::{Amount, Stage, Stages};
 use crate::cli::session::Session;
+use crate::engine::Engine;
+use crate::engine::import::{self, Counters, Source};
+use crate::engine::outside::Problems;
 use crate::error::{Class, Error, Result};
-use crate::project::{mounts, registry};
+use crate::project::importing::Importing;
+use crate::project::layout::Central;
+use crate::project::units::show_size;
+use crate::project::{Project, mounts, registry};
 
-/// Creates a project.
+/// Creates a project; with `--from`, takes a directory's tree into it.
 ///
 /// # Errors
-/// As [`registry::init`].
+/// As [`registry::init`]; for an import those of [`import::run`], and `Failed` or `Io` when not all could be taken as it is.
 pub fn run(args: &InitArgs, session: &mut Session) -> Result<()> {
     if session.global.project.is_some() {
         return Err(Error::new(Class::Usage, "`ize init` takes the name as a word, not with -p"));
@@ -18,7 +31,90 @@ pub fn run(args: &InitArgs, session: &mut Session) -> Result<()> {
     let name = args.name.to_string_lossy();
     let central = session.central()?;
     mounts::refuse_store_on_ize(central.dir())?;
-    let project = registry::init(&central, &name)?;
-    output::report(&format!("created project `{name}` in {}", project.layout.dir().display()));
-    Ok(())
+    match &args.from {
+        Some(from) => import_from(from, &name, &central, args.json, session),
+        None => {
+            let project = registry::init(&central, &name)?;
+            output::report(&format!("created project `{name}` in {}", project.layout.dir().display()));
+            Ok(())
+        }
+    }
+}
+
+fn import_from(from: &Path, name: &str, central: &Central, json: bool, session: &mut Session) -> Result<()> {
+    let begun = Instant::now();
+    let source = Source::open(from, central.dir())?;
+    let unfinished = unfinished(central, name, &source)?;
+    let (problems, totals, counters) = (Problems::default(), Counters::default(), Counters::default());
+    let amount = |counters: &Counters| {
+        let (entries, bytes) = counters.now();
+        Amount { entries, bytes }
+    };
+    let mut stages = Stages::new(json);
+    stages.during(&mut session.out, Stage::Analysing, Amount::default(), &|| amount(&totals), || import::analyse(&source, &totals))?;
+    let resumed = unfinished.is_some();
+    let project = match unfinished {
+        Some(project) => project,
+        None => registry::init_importing(central, name, &Importing { source: source.path.clone() })?,
+    };
+    // The store may have come into being only now; the walk must not come to it.
+    let source = Source::open(&source.path, central.dir())?;
+    let engine = Engine::open(&project, &session.settings(&project, &[])?)?;
+    if Importing::read(&project.layout)?.is_none() {
+        engine.close()?;
+        return Err(Error::new(Class::Refused, format!("somebody else has just ended the import into `{name}`")));
+    }
+    let core = engine.core();
+    let before = core.blobs.usage();
+    let done = stages
+        .during(&mut session.out, Stage::Processing, amount(&totals), &|| amount(&counters), || {
+            import::run(&engine, &source, &counters, &problems, resumed)
+        })
+        .and_then(|()| {
+            let behind = || core.log.appended().0.saturating_sub(core.history().checkpoint.lsn.0);
+            let all = behind();
+            let done = || Amount { entries: all.saturating_sub(behind()), bytes: 0 };
+            stages.during(&mut session.out, Stage::Finalising, Amount { entries: all, bytes: 0 }, &done, || {
+                import::finish(&engine, &source.path)
+            })
+        });
+    drop(stages);
+    if let Err(e) = done {
+        if let Err(also) = engine.close() {
+            tracing::warn!("{also}");
+        }
+        let hint = e.hint.clone().unwrap_or_else(|| "what was taken so far is kept: the same command goes on from there".to_owned());
+        return Err(e.hint(hint));
+    }
+    let after = core.blobs.usage();
+    engine.close()?;
+    let (entries, bytes) = counters.now();
+    let kept = counters.kept.load(std::sync::atomic::Ordering::Relaxed);
+    let (raw, stored) = (after.raw.saturating_sub(before.raw), after.stored.saturating_sub(before.stored));
+    let new = after.pack_bytes.saturating_sub(before.pack_bytes);
+    let seconds = begun.elapsed().as_secs_f64();
+    let (dedup, compression) = (ratio(bytes, raw), ratio(raw, stored));
+    let more = if resumed { format!(" ({kept} were there already)") } else { String::new() };
+    let line = format!(
+        "imported {} into `{name}`: {entries} entries{more}, {} in {seconds:.1} s; {} new in the store",
+        source.path.display(),
+        show_size(bytes),
+        show_size(new),
+    );
+    let figures = json!({
+        "project": name, "entries": entries, "kept": kept, "bytes": bytes, "new_bytes": new, "dedup_ratio": dedup,
+        "compression_ratio": compression, "seconds": seconds, "resumed": resumed,
+    });
+    transfer::conclude(session, json, &problems, "import", &line, figures)
+}
+
+/// The project of that name in which an import of that source has begun.
+fn unfinished(central: &Central, name: &str, source: &Source) -> Result<Option<Project>> {
+    let Some(project) = registry::list(central)?.projects.into_iter().find(|p| p.identity.name == name) else { return Ok(None) };
+    match Importing::read(&project.layout)? {
+        Some(begun) if begun.source == source.path => Ok(Some(project)),
+        Some(begun) => Err(begun.unfinished(&project)),
+        // Refused before the source is looked through.
+        None => registry::init(central, name).map(|_| None),
+    }
 }

@@ -3,6 +3,7 @@
 pub mod cat;
 pub mod commit;
 pub mod config;
+pub mod export;
 pub mod fsck;
 pub mod history;
 pub mod init;
@@ -13,5 +14,6 @@ mod prometheus;
 pub mod restore;
 pub mod status;
 pub mod sync;
+mod transfer;
 pub mod unmount;
 pub mod wal;

@@ -15,6 +15,7 @@ use crate::engine::read_only::ReadOnly;
 use crate::error::{Class, Error, IoContext, Result};
 use crate::fuse::daemon::{self, Background, Report};
 use crate::fuse::{MountOptions, mount, prepare};
+use crate::project::importing::Importing;
 use crate::project::{Project, lock, mounts, names, registry};
 
 /// How long requests that are being answered may take when the daemon ends.
@@ -62,6 +63,12 @@ pub fn run(args: &MountArgs, session: &mut Session) -> Result<()> {
         }
         other => other?,
     };
+    // What would be changed in it would be in the way of the import when it goes on.
+    if !options.read_only
+        && let Some(begun) = Importing::read(&project.layout)?
+    {
+        return Err(begun.unfinished(&project));
+    }
     let name = &project.identity.name;
     let mountpoint = mountpoint.or_else(|| project.identity.last_mountpoint.clone());
     let mountpoint = mountpoint.ok_or_else(|| {
