@@ -318,6 +318,24 @@ fn a_killed_store_is_clean_or_torn_and_says_what_waits() {
     let told = fsck(&home, &home.central(), true);
     assert_eq!(told.code, 0, "{:#?}", told.findings);
     assert!(told.summary["pending"].as_u64() >= Some(100), "{}", told.summary);
+    // Bytes that a durable record names and no version yet.
+    home.mount();
+    sh(&home.mount, "dd if=/dev/urandom of=fresh bs=100000 count=1 iflag=fullblock status=none; sync fresh; echo x > after; sync after");
+    let bytes = std::fs::read(home.mount.join("fresh")).unwrap();
+    home.kill();
+    sh(Path::new("/"), &format!("umount -l {}", home.mount.display()));
+    let blob = entries(&home.central()).into_iter().find(|(path, at, _, head, stored)| {
+        let pack = std::fs::read(path).unwrap();
+        let len = (*stored).min(4096);
+        bytes.windows(len).step_by(4096).any(|w| w == &pack[at + head..at + head + len])
+    });
+    let id = blob.expect("a write of that length is a blob").2;
+    let (_, told) = damaged(&home, "named by the log", true, |c| flip_blob(c, id, Where::Bytes));
+    assert_eq!(told.code, 5, "{:#?}", told.findings);
+    for part in ["log", "pack"] {
+        let fits = |f: &&Value| f["part"] == part && f["verdict"] == "damage" && f["paths"][0]["path"] == "fresh" && f["newest"] == true;
+        assert!(told.findings.iter().any(|f| fits(&f)), "{part}: {:#?}", told.findings);
+    }
     // A record of it is flipped: nothing behind it can be taken.
     let mut segments: Vec<PathBuf> = std::fs::read_dir(home.project().join("wal")).unwrap().map(|e| e.unwrap().path()).collect();
     segments.retain(|p| p.extension().is_some_and(|e| e == "seg"));

@@ -1,6 +1,6 @@
 //! Says of each finding what it concerns, as far as the other parts of the store know, and what can be done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::BadRecord;
@@ -34,10 +34,13 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
     let of_blobs: HashMap<BlobId, Affected> =
         findings.iter().filter(|f| f.part == Part::State).filter_map(|f| Some((f.blob?, f.affected.clone()))).collect();
     let lost_states = findings.iter().any(|f| f.part == Part::State);
+    // Blobs that durable records name.
+    let damaged = |f: &&Finding| f.part == Part::Log && f.verdict == Verdict::Damage;
+    let durable: HashSet<BlobId> = findings.iter().filter(damaged).filter_map(|f| known.bad.get(&f.lsn?)).map(|bad| bad.blob).collect();
     for finding in findings {
         match finding.part {
             Part::Log => log(finding, known),
-            Part::Pack => pack(finding, &of_blobs, lost_states, known),
+            Part::Pack => pack(finding, &of_blobs, &durable, lost_states, known),
             Part::Index => {
                 finding.affected.note = Some("no file and no version: it only says where to look".to_owned());
                 finding.mend = "it is not used; the next mount throws it away and makes it again".to_owned();
@@ -138,10 +141,10 @@ fn path_of(tree: &Tree, ino: Ino) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-fn pack(finding: &mut Finding, of_blobs: &HashMap<BlobId, Affected>, lost_states: bool, known: &Known<'_>) {
-    let kept = finding.blob.map_or(lost_states, |id| of_blobs.contains_key(&id));
+fn pack(finding: &mut Finding, of_blobs: &HashMap<BlobId, Affected>, durable: &HashSet<BlobId>, lost_states: bool, known: &Known<'_>) {
+    let kept = finding.blob.map_or(lost_states || !durable.is_empty(), |id| of_blobs.contains_key(&id) || durable.contains(&id));
     if finding.verdict == Verdict::TornTail && kept {
-        // By itself the end of the last pack looks like what a crash leaves; but a version names it, so it was durable.
+        // By itself the end of the last pack looks like what a crash leaves; but a version, or a durable record, names it.
         finding.verdict = Verdict::Damage;
         finding.what = finding.what.replace("torn tail of", "damage in");
     }

@@ -162,7 +162,7 @@ impl<'a> Look<'a> {
             self.report.findings.push(Finding::new(Verdict::TornTail, Part::Index, &file, what));
         }
         self.states(&versions, &damaged);
-        let tree = self.overlay(&log)?;
+        let tree = self.overlay(&log, &bad)?;
         self.checkpoint_fits(&versions);
         self.pijul(&versions);
         mend::explain(
@@ -309,9 +309,11 @@ impl<'a> Look<'a> {
     }
 
     /// The checkpoint's state with the log above it carried out; without anything above it, nothing may differ from that state.
-    fn overlay(&mut self, log: &VerifyReport) -> Result<Option<Tree>> {
+    fn overlay(&mut self, log: &VerifyReport, bad: &BTreeMap<Lsn, BadRecord>) -> Result<Option<Tree>> {
         let checkpoint = self.checkpoint.clone().unwrap_or_else(|| Checkpoint::first(self.store));
-        let stops = |f: &crate::wal::scan::Finding| f.verdict != Verdict::TornTail && f.through > checkpoint.lsn;
+        // A record whose bytes are damaged says all the same what it did.
+        let stops =
+            |f: &crate::wal::scan::Finding| f.verdict != Verdict::TornTail && f.through > checkpoint.lsn && !bad.contains_key(&f.lsn);
         let first_bad = log.findings.iter().filter(|f| f.verdict == Verdict::TornTail || stops(f)).map(|f| f.lsn).min();
         let no_checkpoint = self.checkpoint.is_none() && self.report.findings.iter().any(|f| f.part == Part::Checkpoint);
         if no_checkpoint || log.findings.iter().any(stops) {
