@@ -1,9 +1,9 @@
 //! Checks states: that all of their blobs exist and decode, and that what they say fits together. Pure over [`BlobRead`] and a look-up of
 //! lengths; what it is given may be hostile.
 //!
-//! Every state is walked in two halves, the directories from the root ([`walk`]) and the inode table ([`table`]). Each half sums up hashes
+//! Every state is walked in two halves, the directories from the root (`walk`) and the inode table (`table`). Each half sums up hashes
 //! of its pairs (inode, place); where the sums are equal the halves say the same, and where not, both are read again, pair by pair
-//! ([`compare`]). The sums of a subtree go by the ids of its blobs, so what two states share is walked once.
+//! (`compare`). The sums of a subtree go by the ids of its blobs, so what two states share is walked once.
 //!
 //! Memory: one decoded blob (16 MiB stored, at most some 400 MiB of pieces), the subdirectories of the directories on one path, 16 bytes for
 //! each directory of one state, and what is remembered: [`REMEMBERED`] directories, pages and nodes of the table (at most about 150 bytes
