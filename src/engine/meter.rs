@@ -122,6 +122,12 @@ impl Meter {
         self.rested.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// How long it rested in the run that is under way.
+    #[cfg(test)]
+    pub(super) fn rested_for(&self) -> Duration {
+        Duration::from_nanos(self.rested.load(Relaxed))
+    }
+
     /// Replay took so long, its rests included.
     pub fn worked(&self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

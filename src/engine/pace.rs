@@ -91,3 +91,79 @@ impl BlobWrite for Paced<'_> {
         self.pace.core.cuts.get(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::core::CoreOptions;
+    use super::super::group::GroupLimits;
+    use super::*;
+    use crate::fs::latency::Wants;
+    use crate::ids::{Lsn, StoreId};
+    use crate::project::Layout;
+    use crate::storage::sim::SimDisk;
+
+    fn work() {
+        let begun = cpu_time();
+        while Duration::from_nanos(cpu_time() - begun) < SLICE * 2 {}
+    }
+
+    /// How long a rest after some work takes, as the meter counts it, and not less by the clock.
+    fn rest(pace: &Pace<'_>, done: Lsn) -> Duration {
+        work();
+        let (before, begun) = (pace.core.meter.rested_for(), Instant::now());
+        pace.rest(done);
+        let rested = pace.core.meter.rested_for() - before;
+        assert!(begun.elapsed() >= rested);
+        rested
+    }
+
+    #[test]
+    fn replay_rests_while_programs_work_unless_somebody_waits_or_it_is_far_behind() {
+        let options = CoreOptions {
+            store: StoreId([7; 16]),
+            owner: (0, 0),
+            clean: true,
+            same_boot: true,
+            segment_size: 1 << 20,
+            prepare: false,
+            limits: GroupLimits::default(),
+            reserve: 0,
+            command_lines: false,
+            cache_inodes: 1000,
+        };
+        let core = Core::open(SimDisk::new().shared(), Layout::new("/p"), &options).unwrap();
+        let request = || core.fs.latency().add(Wants::Attributes, Duration::ZERO);
+        let pace = Pace::new(&core, false);
+        assert_eq!(rest(&pace, core.log.appended()), Duration::ZERO, "nobody works");
+        request();
+        assert!(rest(&pace, core.log.appended()) >= SLICE * 2, "somebody works");
+        assert_eq!(rest(&pace, core.log.appended()), Duration::ZERO, "nobody worked since");
+        let hurried = Pace::new(&core, true);
+        request();
+        assert_eq!(rest(&hurried, core.log.appended()), Duration::ZERO, "somebody waits for what is done");
+        let behind = Pace::new(&core, false);
+        request();
+        for _ in 0..BEHIND_MAX / 1000 {
+            core.log
+                .append_with(64 * 1000, &mut |_, batch| (0..1000).for_each(|_| _ = batch.push(crate::op::KIND_PROCESS, 9, &[], 0)))
+                .unwrap();
+        }
+        let far = Lsn::ZERO;
+        assert_eq!(rest(&behind, far), Duration::ZERO, "far behind");
+        // Somebody waits for the replayer while replay holds it.
+        let held = core.replayer();
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(core.replayer()));
+            while !core.is_awaited() {
+                std::thread::yield_now();
+            }
+            let pace = Pace::new(&core, false);
+            request();
+            assert_eq!(rest(&pace, core.log.appended()), Duration::ZERO, "somebody waits for the replayer");
+            drop(held);
+        });
+        assert!(!core.is_awaited());
+    }
+}
