@@ -1,5 +1,5 @@
 //! A project held open for writing: the store ([`core`]), the project's lock, and the threads that make it last: timed sync, replay A,
-//! replay B. The daemon holds one; commands on a project that is not mounted hold one for a moment.
+//! replay B, pruning. The daemon holds one; commands on a project that is not mounted hold one for a moment.
 
 mod adapters;
 pub mod clock;

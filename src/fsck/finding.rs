@@ -43,6 +43,19 @@ impl Part {
     }
 }
 
+/// What a finding of the packs means, and what it says without the place.
+#[must_use]
+pub fn pack_verdict(f: &blobs::Finding) -> (Verdict, String) {
+    let verdict = match f.fault {
+        Fault::Unreadable(_) => Verdict::IoError,
+        _ if f.is_torn_tail() => Verdict::TornTail,
+        _ => Verdict::Damage,
+    };
+    let said = f.to_string();
+    let place = format!("pack `{}`, offset {}", f.file.display(), f.offset);
+    (verdict, said.strip_prefix(&place).unwrap_or(&said).trim_start_matches([',', ':', ' ']).to_owned())
+}
+
 /// Which files and which versions a finding concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affected {
@@ -119,15 +132,7 @@ impl Finding {
     }
 
     pub(super) fn of_pack(f: &blobs::Finding) -> Self {
-        let verdict = match f.fault {
-            Fault::Unreadable(_) => Verdict::IoError,
-            _ if f.is_torn_tail() => Verdict::TornTail,
-            _ => Verdict::Damage,
-        };
-        // The place is told beside it.
-        let said = f.to_string();
-        let place = format!("pack `{}`, offset {}", f.file.display(), f.offset);
-        let what = said.strip_prefix(&place).unwrap_or(&said).trim_start_matches([',', ':', ' ']).to_owned();
+        let (verdict, what) = pack_verdict(f);
         Self { offset: Some(f.offset), blob: f.id, ..Self::new(verdict, Part::Pack, &f.file, what) }
     }
 

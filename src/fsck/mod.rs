@@ -9,7 +9,7 @@ mod mend;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-pub use finding::{Affected, Finding, Part};
+pub use finding::{Affected, Finding, Part, pack_verdict};
 
 use crate::blobs::{BlobState, Blobs, OpenMode};
 use crate::engine::core::{Item, for_each_item};

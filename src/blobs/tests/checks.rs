@@ -1,5 +1,6 @@
 //! `verify_packs`: nothing wrong in a pack goes unsaid, nothing right is called wrong.
 
+use super::damage::golden;
 use super::*;
 
 fn check(disk: &SimDisk) -> PacksVerified {

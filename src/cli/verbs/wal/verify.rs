@@ -7,12 +7,13 @@ use serde_json::json;
 
 use super::finding::{self, Finding};
 use super::target::{self, Target};
-use crate::blobs::{BlobState, Blobs, Fault, OpenMode};
+use crate::blobs::{BlobState, Blobs, OpenMode};
 use crate::cli::args::WalVerifyArgs;
 use crate::cli::output::Role;
 use crate::cli::output::progress::Progress;
 use crate::cli::session::Session;
 use crate::error::Result;
+use crate::fsck::pack_verdict;
 use crate::ids::BlobId;
 use crate::op::{Decoded, decode};
 use crate::project::units::show_size;
@@ -108,15 +109,8 @@ struct Packs {
 fn check_packs(blobs: &Blobs, progress: &mut Progress, before: u64, findings: &mut Vec<Finding>) -> Result<Packs> {
     let seen = blobs.verify_packs(&mut |read| progress.at(before.saturating_add(read)))?;
     for f in &seen.findings {
-        let verdict = match f.fault {
-            Fault::Unreadable(_) => Verdict::IoError,
-            _ if f.is_torn_tail() => Verdict::TornTail,
-            _ => Verdict::Damage,
-        };
         // The place is told beside it.
-        let said = f.to_string();
-        let place = format!("pack `{}`, offset {}", f.file.display(), f.offset);
-        let what = said.strip_prefix(&place).unwrap_or(&said).trim_start_matches([',', ':', ' ']).to_owned();
+        let (verdict, what) = pack_verdict(f);
         let (file, offset) = (f.file.clone(), f.offset);
         findings.push(Finding { verdict, file, segment: None, offset, lsn: None, through: None, what, missing: false });
     }
