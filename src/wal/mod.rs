@@ -8,6 +8,7 @@
 //!
 //! `checkpoint <= durable <= appended`, always.
 
+mod batch;
 pub mod error;
 pub mod format;
 mod group_commit;
@@ -24,8 +25,9 @@ mod segment;
 mod spare;
 pub mod verify;
 
+pub use batch::Batch;
 pub use error::{Result, WalError};
-pub use log::{Appended, Batch, Log, Options, SyncHook, Usage};
+pub use log::{Appended, Log, Options, SyncHook, Usage};
 pub use range::for_each_record;
 pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
