@@ -6,10 +6,10 @@ use std::path::Path;
 use ize::ids::StoreId;
 use ize::storage::Storage;
 use ize::storage::sim::SimDisk;
-use ize::wal::{Log, Options, Record, RecoveryInput, RecoveryReport, WalError};
+use ize::wal::{Log, Need, Options, Record, RecoveryInput, RecoveryReport, WalError};
 
 const DIR: &str = "/wal";
-const RESERVE: u64 = 256 << 10;
+const RESERVE: u64 = 1 << 20;
 
 fn open(disk: &SimDisk) -> Result<(Log, RecoveryReport), WalError> {
     let mut verify = |_: &Record<'_>| Ok(true);
@@ -66,4 +66,69 @@ fn the_reserve_is_given_once_and_made_again_on_request() {
     assert_eq!(reserve(&disk), None);
     log.restore_reserve();
     assert_eq!(reserve(&disk), Some(RESERVE));
+}
+
+fn put_for(log: &Log, need: Need) -> Result<(), WalError> {
+    log.append_for(need, 20_000, &mut |_, batch| _ = batch.push(7, 1, &[&[7; 15_000]], 0)).map(drop)
+}
+
+/// Fills the disk with appends of `need`, until they are refused.
+fn fill(log: &Log, need: Need) -> u64 {
+    let mut count = 0;
+    loop {
+        match put_for(log, need) {
+            Ok(()) => count += 1,
+            Err(e) => {
+                assert_eq!(e.errno(), libc::ENOSPC);
+                return count;
+            }
+        }
+    }
+}
+
+/// Bytes of files get nothing of the reserve, names a quarter, removals half, and what was given to those bytes do not take.
+#[test]
+fn on_a_full_disk_names_and_removals_go_on_for_a_while() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk).unwrap();
+    disk.set_capacity(Some(disk.used() + 150_000));
+    assert!(fill(&log, Need::Bytes) > 0);
+    assert_eq!(reserve(&disk), Some(RESERVE));
+    assert!(fill(&log, Need::Names) > 3);
+    let left = reserve(&disk).unwrap();
+    assert!((RESERVE / 4 * 3..RESERVE).contains(&left), "{left}");
+    assert_eq!(fill(&log, Need::Bytes), 0);
+    assert!(!log.has_room());
+    log.seal().unwrap();
+    assert_eq!(fill(&log, Need::Bytes), 0, "nor a new segment");
+    assert!(fill(&log, Need::Change) > 3);
+    let left = reserve(&disk).unwrap();
+    assert!((RESERVE / 2..RESERVE / 4 * 3).contains(&left), "{left}");
+    // Room again: bytes go on, in a segment of their own, and the reserve is whole.
+    disk.set_capacity(None);
+    std::thread::sleep(std::time::Duration::from_millis(120));
+    put_for(&log, Need::Bytes).unwrap();
+    assert!(log.has_room());
+    assert_eq!(reserve(&disk), Some(RESERVE));
+    log.seal().unwrap();
+    drop(log);
+    let (_, report) = open(&disk).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+/// In the middle of a segment that was made of what is kept back, bytes are refused until there is room for another one.
+#[test]
+fn bytes_do_not_go_into_a_segment_made_of_the_reserve() {
+    let disk = SimDisk::new();
+    let (log, _) = open(&disk).unwrap();
+    disk.set_capacity(Some(disk.used() + 150_000));
+    fill(&log, Need::Bytes);
+    log.seal().unwrap();
+    put_for(&log, Need::Change).unwrap();
+    let (kept, end) = (log.active(), log.appended());
+    assert!(kept.is_some());
+    assert_eq!(fill(&log, Need::Bytes), 0);
+    assert_eq!((log.active(), log.appended()), (kept, end), "nothing was sealed for that");
+    put_for(&log, Need::Change).unwrap();
+    assert_eq!(log.active(), kept);
 }

@@ -18,6 +18,7 @@ mod contents;
 mod error;
 mod find;
 mod hashing;
+mod in_place;
 mod index;
 mod open;
 pub mod pack;

@@ -221,7 +221,7 @@ impl Blobs {
         self.load_on(id, info, standing, report)
     }
 
-    fn add_pack(&self, id: PackId, info: PackInfo) -> Result<(), BlobError> {
+    pub(super) fn add_pack(&self, id: PackId, info: PackInfo) -> Result<(), BlobError> {
         self.index_mut().add_pack(id, info).ok_or(BlobError::TooManyPacks)
     }
 
@@ -383,6 +383,7 @@ impl Blobs {
         }
         self.report_walk(id, &found, false, report);
 
+        let header_was_sound = header.is_some();
         let (previous, previous_len, generation) = header.map_or((PackId(0), 0, 0), |h| (h.previous, h.previous_len, h.generation));
         let header = PackHeader { store: self.store, pack: id, previous, previous_len, generation: generation.wrapping_add(1) };
         let tmp = self.dir.join(format!("{}{TMP_SUFFIX}", pack::pack_file_name(id)));
@@ -394,6 +395,12 @@ impl Blobs {
             Err(e) => {
                 drop(new);
                 let _ = self.storage.remove(&tmp);
+                if e.is_full() && header_was_sound && found.gaps.is_empty() {
+                    tracing::warn!("no room for a copy of {}: it is written again in its place", path.display());
+                    if let Some(open) = self.rewrite_in_place(id, &header, &entries, &found, report)? {
+                        return Ok(Some(open));
+                    }
+                }
                 return Err(e);
             }
         };
@@ -458,13 +465,13 @@ enum Standing {
 
 /// What a walk found in a stretch of a pack, besides entries.
 #[derive(Debug, Default)]
-struct Walk {
+pub(super) struct Walk {
     /// Stretches between entries that are none: offset and length.
-    gaps: Vec<(u64, u64)>,
+    pub(super) gaps: Vec<(u64, u64)>,
     /// Where the valid entries end.
-    end: u64,
+    pub(super) end: u64,
     /// Length of the file when the walk began.
-    len: u64,
+    pub(super) len: u64,
     /// Where and why reading stopped, if the disk refused.
     unreadable: Option<Unreadable>,
 }

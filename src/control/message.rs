@@ -132,6 +132,9 @@ pub struct StatusReport {
     pub read_only: bool,
     /// Why writes answer EIO, if they do (a sync failed).
     pub poisoned: Option<String>,
+    /// Writes that wait for room on a full disk.
+    #[serde(default)]
+    pub held_writes: u64,
     /// Last record appended.
     pub appended: Lsn,
     /// Last record known to survive a power cut.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cuts::Cuts;
 use super::group::GroupLimits;
-use super::journal::LogJournal;
+use super::journal::{LogJournal, space_of};
 use super::meter::{self, Meter};
 use super::replay::Replayer;
 use crate::blobs::{self, Blobs};
@@ -111,6 +111,9 @@ pub struct History {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
 }
+
+/// Room that replay should have besides what it stores, in bytes.
+const SHORT: u64 = 8 << 20;
 
 impl Core {
     /// Opens a store for writing and recovers what a crash left. The caller holds the project's lock.
@@ -264,10 +267,25 @@ impl Core {
     /// # Errors
     /// What reading the log or storing says; what was done before stays done, and the next call goes on from there.
     pub fn replay(&self, all: bool) -> Result<u64> {
-        self.with_reserve(|| {
-            let mut replayer = if all { self.replayer() } else { self.replayer.lock().unwrap_or_else(PoisonError::into_inner) };
-            replayer.run(self, all)
-        })
+        let mut replayer = if all { self.replayer() } else { self.replayer.lock().unwrap_or_else(PoisonError::into_inner) };
+        match replayer.run(self, all) {
+            // What is kept back is for the least that this takes.
+            Err(e) if e.class == Class::Full && self.log.release_reserve() => {
+                let done = replayer.run_tight(self);
+                if done.is_ok() {
+                    self.log.restore_reserve();
+                }
+                done
+            }
+            done => done,
+        }
+    }
+
+    /// Is there less room than what is pending may take?
+    pub(super) fn is_short(&self) -> bool {
+        let space = space_of(self.layout.dir());
+        let pending = self.meter.pending_bytes();
+        space.total > 0 && space.available < pending.saturating_add(SHORT)
     }
 
     /// Does `work` again with the room that is kept back, when the disk is too full for it; keeps room back again once it is done.
@@ -293,7 +311,7 @@ impl Core {
             self.fs.locked().log(&Caller::default(), crate::op::Mark { marker: crate::op::Marker::Unmount }.into(), None, None)?;
         }
         self.log.seal()?;
-        self.replay(true)?;
+        self.replay_all()?;
         self.blobs.sync()?;
         Ok(())
     }

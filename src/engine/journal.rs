@@ -9,7 +9,7 @@ use crate::blobs::{Blobs, Encoding};
 use crate::fs::journal::{Caller, Journal, JournalError, Recorded, Space};
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
 use crate::op::{Data, Entry, KIND_PROCESS, Known, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, Stamp, encode};
-use crate::wal::{Log, WalError};
+use crate::wal::{Log, Need, WalError};
 
 /// Room that a record takes beyond its bytes: header and padding.
 const FRAME: usize = 40;
@@ -56,6 +56,31 @@ impl LogJournal {
     }
 }
 
+/// What room an operation may take of a full disk: what takes no bytes must go on there.
+fn need_of(op: &Operation) -> Need {
+    match op {
+        Operation::Write(_) => Need::Bytes,
+        Operation::Create(_)
+        | Operation::Mkdir(_)
+        | Operation::Mknod(_)
+        | Operation::Symlink(_)
+        | Operation::Link(_)
+        | Operation::Fallocate(_)
+        | Operation::Clone(_)
+        | Operation::SetXattr(_) => Need::Names,
+        Operation::Unlink(_)
+        | Operation::Rmdir(_)
+        | Operation::Rename(_)
+        | Operation::Truncate(_)
+        | Operation::Chmod(_)
+        | Operation::Chown(_)
+        | Operation::Utimens(_)
+        | Operation::RemoveXattr(_)
+        | Operation::Forget(_)
+        | Operation::Mark(_) => Need::Change,
+    }
+}
+
 fn refused(e: &WalError) -> JournalError {
     if e.errno() == libc::ENOSPC { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) }
 }
@@ -72,7 +97,7 @@ impl Journal for LogJournal {
         let referenced = entry.op.blob().map_or(0, |(_, len)| u64::from(len));
         let room = body.len() + bytes.len() + who.body.len().max(PROCESS_ROOM) + 2 * FRAME;
         let (written, last) = (&mut state.written, &mut state.last);
-        let appended = self.log.append_with(room, &mut |segment, batch| {
+        let appended = self.log.append_for(need_of(&entry.op), room, &mut |segment, batch| {
             if written.0 != segment {
                 *written = (segment, HashSet::new());
                 *last = Arc::default();
@@ -95,6 +120,9 @@ impl Journal for LogJournal {
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
+        if !self.log.has_room() {
+            return Err(JournalError::Full("what is left is kept back for replay and prune".to_owned()));
+        }
         self.blobs
             .put(bytes, Encoding::Raw)
             .map_err(|e| if e.is_full() { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) })

@@ -151,6 +151,12 @@ impl Meter {
         Sample { at: Instant::now(), appended: self.appended.load(), committed: self.committed.load(), busy: self.busy.load(Relaxed) }
     }
 
+    /// Bytes written that no version holds yet.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.appended.load().bytes.saturating_sub(self.committed.load().bytes)
+    }
+
     /// The figures. `stuck` and `lagging` are reasons that are known from elsewhere.
     #[must_use]
     pub fn queue(&self, stuck: Option<String>, lagging: Option<String>) -> Queue {

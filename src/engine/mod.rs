@@ -18,6 +18,7 @@ pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
 pub mod read_only;
+mod relief;
 mod replay;
 pub mod restore;
 pub mod serve;
@@ -51,7 +52,7 @@ const BACKGROUND_NICE: i32 = 10;
 const REPLAY_TICK: Duration = Duration::from_millis(200);
 /// A segment older than this is sealed.
 const SEAL_AGE: Duration = Duration::from_secs(30);
-/// Bytes kept back for a full disk: what replay of a group, a checkpoint and the copies of a sweep usually take.
+/// Bytes kept back for a full disk at least: what replay of a group, a checkpoint and the copies of a sweep usually take.
 const RESERVE: u64 = 16 << 20;
 /// How long an order to commit or unmount waits for Pijul while it makes no progress.
 const PIJUL_PATIENCE: Duration = Duration::from_secs(60);
@@ -73,11 +74,13 @@ pub struct Engine {
     clock: ClockWatch,
 }
 
-/// Tells the threads to stop.
+/// Tells the threads to stop, and one of them that room is wanted.
 #[derive(Debug, Default)]
 struct Bell {
     stop: Mutex<bool>,
     rung: Condvar,
+    full: Mutex<bool>,
+    wanted: Condvar,
 }
 
 impl Bell {
@@ -91,6 +94,20 @@ impl Bell {
     fn ring(&self) {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.rung.notify_all();
+        self.want_room();
+    }
+
+    /// The disk is full, and somebody waits.
+    fn want_room(&self) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wanted.notify_all();
+    }
+
+    /// Sleeps until somebody wants room; false when it is time to stop.
+    fn wait_for_want(&self) -> bool {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.wanted.wait_while(full, |full| !*full).unwrap_or_else(PoisonError::into_inner) = false;
+        !*self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,7 +134,8 @@ impl Engine {
             segment_size: settings.segment_size,
             prepare: true,
             limits,
-            reserve: RESERVE,
+            // What a segment holds must fit in, so that it can be committed and dropped.
+            reserve: RESERVE.max(2 * settings.segment_size),
             command_lines: settings.command_lines,
             cache_inodes: settings.cache_inodes,
         };
@@ -188,6 +206,9 @@ impl Engine {
                 if matches!(made, Ok(n) if n > 0) {
                     feeder.wake();
                 }
+                if matches!(&made, Err(e) if e.class == Class::Full) {
+                    bell.want_room();
+                }
                 let now = made.err().map(|e| e.to_string());
                 let mut slot = error.lock().unwrap_or_else(PoisonError::into_inner);
                 let failed = now.is_some();
@@ -215,6 +236,29 @@ impl Engine {
                 }
             }
         })?);
+        let bell = Arc::clone(&self.bell);
+        self.core.fs.pressure().relieved_by(settings.full_wait, Box::new(move || bell.want_room()));
+        let (bell, core, settings, clock) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.clone(), self.clock);
+        threads.push(thread("ize-relief", move || {
+            let mut vain = None;
+            while bell.wait_for_want() {
+                let standing = core.standing();
+                if vain != Some(standing) {
+                    let relieve = || core.relieve(upkeep::configured(&core, &settings, &clock));
+                    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(relieve))
+                        .unwrap_or_else(|_| Err(Error::new(Class::Failed, "making room panicked; the lines before say where")));
+                    match done {
+                        Ok(true) => tracing::info!("the disk was full; the oldest of the log made room"),
+                        Ok(false) => tracing::warn!("the disk is full, and nothing in the log may go"),
+                        Err(e) => tracing::error!("the disk is full: {e}"),
+                    }
+                    vain = Some(core.standing());
+                }
+                if bell.sleep(relief::PAUSE) {
+                    break;
+                }
+            }
+        })?);
         let (bell, feeder) = (Arc::clone(&self.bell), Arc::clone(&self.feeder));
         threads.push(background("ize-pijul", move || feeder.run(&|| *bell.stop.lock().unwrap_or_else(PoisonError::into_inner)))?);
         Ok(())
@@ -238,7 +282,7 @@ impl Engine {
         let before = self.core.history().checkpoint.version;
         if message.is_some() || self.core.pending() {
             self.core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message } }.into(), None, None)?;
-            self.core.replay(true)?;
+            self.core.replay_all()?;
         }
         let (last, versions) = {
             let history = self.core.history();

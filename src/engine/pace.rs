@@ -68,6 +68,8 @@ impl<'a> Pace<'a> {
 pub(super) struct Paced<'a> {
     pub(super) pace: &'a Pace<'a>,
     pub(super) done: crate::ids::Lsn,
+    /// The disk is full: large writes stay the blobs that they are, instead of being cut anew.
+    pub(super) tight: bool,
 }
 
 impl BlobRead for Paced<'_> {
@@ -88,6 +90,10 @@ impl BlobWrite for Paced<'_> {
     }
 
     fn known_cut(&self, id: &BlobId) -> Option<(Cut, u32)> {
+        if self.tight {
+            let len = self.pace.core.blobs.contains(id).ok().flatten()?;
+            return u32::try_from(len).ok().map(|len| (Cut::Whole, len));
+        }
         self.pace.core.cuts.get(id)
     }
 }

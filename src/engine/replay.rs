@@ -7,14 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use super::pace::{Pace, Paced};
 use crate::error::Result;
 use crate::ids::Lsn;
-use crate::op::{Entry, ProcessKey, ProcessRecord};
+use crate::op::{Entry, Operation, ProcessKey, ProcessRecord};
 use crate::tree::{BlobRead, LogBytes, Tree};
 use crate::versions::checkpoint::{Checkpoint, ReplaceError};
 use crate::versions::diff::{Difference, diff};
@@ -30,6 +30,11 @@ pub(super) struct Replayer {
     follower: Option<Follower>,
 }
 
+/// When groups end on a full disk, where what each of them needs must fit into the room that is kept back; see also [`TIGHT_INLINE`].
+const TIGHT: GroupLimits = GroupLimits { idle: Duration::from_secs(2), inodes: 250, bytes: 256 << 20, age: Duration::from_secs(30) };
+/// Bytes of small writes after which a group ends there: large ones take no room.
+const TIGHT_INLINE: u64 = 4 << 20;
+
 /// The tree that follows, and the group that it is in.
 #[derive(Debug)]
 struct Follower {
@@ -44,6 +49,10 @@ struct Follower {
     known: HashMap<ProcessKey, ProcessRecord>,
     /// Processes of the open group.
     busy: BTreeSet<ProcessKey>,
+    /// Every group is made with as little room as can be.
+    saving: bool,
+    /// The open one is: bytes of small writes in it.
+    tight: Option<u64>,
 }
 
 impl Replayer {
@@ -71,6 +80,14 @@ impl Replayer {
         }
         Ok(made)
     }
+
+    /// As [`Replayer::run`] with `all`, with as little room as can be: in small groups, and without cutting large writes anew.
+    pub(super) fn run_tight(&mut self, core: &Core) -> Result<u64> {
+        self.follower = None;
+        let mut follower = Follower::new(core, TIGHT)?;
+        follower.saving = true;
+        follower.run(core, true, &TIGHT)
+    }
 }
 
 /// A follower with more inodes than this in memory is dropped after a commit; the next one loads what it needs.
@@ -90,6 +107,8 @@ impl Follower {
             grouper: Grouper::new(limits),
             known: HashMap::new(),
             busy: BTreeSet::new(),
+            saving: false,
+            tight: None,
         })
     }
 
@@ -136,15 +155,20 @@ impl Follower {
 
     fn take(&mut self, core: &Core, pace: &Pace<'_>, lsn: Lsn, entry: &Entry, payload: Option<(Arc<dyn LogBytes>, u64)>) -> Result<u64> {
         let mut made = 0;
-        if self.grouper.ends_before(entry)
+        let large = self.tight.is_some_and(|inline| inline >= TIGHT_INLINE) && entry.stamp.link.is_none();
+        if (large || self.grouper.ends_before(entry))
             && let Some(group) = self.grouper.take()
         {
             let up_to = Lsn(lsn.0 - 1);
             made += self.finish(core, pace, &group, End::Burst, up_to)?;
         }
+        if let (Some(inline), Operation::Write(write), Some(_)) = (&mut self.tight, &entry.op, &payload) {
+            *inline = inline.saturating_add(write.data.len());
+        }
         self.touched = Instant::now();
         if self.grouper.open().is_none() {
             self.since = self.touched;
+            self.tight = (self.saving || core.is_short()).then_some(0);
         }
         self.tree.apply(lsn, entry, payload)?;
         if entry.stamp.process.pid != 0 {
@@ -158,7 +182,8 @@ impl Follower {
 
     /// The tree stands at the end of `group`: makes it a version. Records up to `up_to` need never be read again.
     fn finish(&mut self, core: &Core, pace: &Pace<'_>, group: &Group, end: End, up_to: Lsn) -> Result<u64> {
-        let committed = self.tree.commit(&Paced { pace, done: group.last })?;
+        let saving = self.tight.take().is_some() || core.is_short();
+        let committed = self.tree.commit(&Paced { pace, done: group.last, tight: saving })?;
         core.blobs.sync()?;
         let mut history = core.history();
         let last = history.versions.last()?;

@@ -14,6 +14,9 @@ use crate::ids::Time;
 use crate::project::units;
 use crate::wal::prune::Limits;
 
+/// How long after an order to unmount no write waits for room.
+const LEAVING: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// How a mounted project is taken down again; true: lazily.
 pub type Unmount = Box<dyn Fn(bool) -> Result<()> + Send + Sync>;
 
@@ -52,6 +55,8 @@ impl Engine {
 
     fn unmount(&self, lazy: bool) -> Result<()> {
         self.sync()?;
+        // Those who wait for room hold files open.
+        self.core.fs.pressure().leave_for(LEAVING);
         let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
         match &mounted.unmount {
             Some(unmount) => unmount(lazy),

@@ -47,6 +47,7 @@ impl Engine {
             dir: PathBytes::from(core.layout.dir()),
             pid: Some(std::process::id()),
             poisoned,
+            held_writes: core.fs.pressure().waiting(),
             appended: core.log.appended(),
             durable: core.log.durable(),
             checkpoint: checkpoint.lsn,

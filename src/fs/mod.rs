@@ -13,6 +13,7 @@ mod error;
 pub mod journal;
 pub mod latency;
 mod names;
+pub mod pressure;
 #[doc(hidden)]
 pub mod testing;
 mod xattrs;
@@ -82,6 +83,7 @@ pub struct Fs {
     /// Times that the kernel was told to forget something.
     invalidations: Arc<AtomicU64>,
     latency: latency::Latency,
+    pressure: pressure::Pressure,
 }
 
 impl Fs {
@@ -105,6 +107,7 @@ impl Fs {
             notify: RwLock::new(None),
             invalidations: Arc::default(),
             latency: latency::Latency::default(),
+            pressure: pressure::Pressure::default(),
         }
     }
 
@@ -136,6 +139,12 @@ impl Fs {
     #[must_use]
     pub fn latency(&self) -> &latency::Latency {
         &self.latency
+    }
+
+    /// Who waits for room.
+    #[must_use]
+    pub fn pressure(&self) -> &pressure::Pressure {
+        &self.pressure
     }
 
     /// Why nothing is changed any more, if that is so.

@@ -19,6 +19,7 @@ use fuser::{
 };
 
 use super::MountOptions;
+use super::held::{HeldWrite, HeldWrites, answer_write};
 use super::sync_queue::{SyncQueue, Waiting};
 use crate::fs::journal::Caller;
 use crate::fs::latency::Wants;
@@ -39,7 +40,9 @@ const BLOCK: u32 = 4096;
 /// The adapter.
 pub(super) struct Adapter {
     fs: Arc<Fs>,
-    syncs: SyncQueue,
+    syncs: Arc<SyncQueue>,
+    /// Writes that wait for room.
+    held: HeldWrites,
     /// The mount was made with `sync`: every change is durable before it is answered. The kernel sees to writes only.
     sync: bool,
     /// The same for names, with `sync` or `dirsync`.
@@ -49,7 +52,8 @@ pub(super) struct Adapter {
 impl Adapter {
     pub(super) fn new(fs: Arc<Fs>, options: &MountOptions) -> std::io::Result<Self> {
         let (sync, dir_sync) = (options.sync, options.sync || options.dir_sync);
-        Ok(Adapter { syncs: SyncQueue::start(Arc::clone(&fs))?, fs, sync, dir_sync })
+        let syncs = Arc::new(SyncQueue::start(Arc::clone(&fs))?);
+        Ok(Adapter { syncs, held: HeldWrites::start(Arc::clone(&fs))?, fs, sync, dir_sync })
     }
 
     /// Sends the answer: at once, or with `durable` when what was done is on the disk.
@@ -221,6 +225,8 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
+        // First: what is answered there may wait for a sync.
+        self.held.stop();
         self.syncs.stop();
     }
 
@@ -391,6 +397,18 @@ impl Filesystem for Adapter {
         match self.run(Wants::Change, "write", |fs| fs.write(&caller(request), ino(number), offset, data, kill)) {
             Ok(written) if sync => self.syncs.push(Waiting::Write(reply, written.len)),
             Ok(written) => reply.written(written.len),
+            Err(e) if e.code() == libc::ENOSPC && self.held.takes(data.len()) => {
+                let syncs = Arc::clone(&self.syncs);
+                let answer: Box<dyn FnOnce(Result<u32, Errno>) + Send> = if sync {
+                    Box::new(move |done| match done {
+                        Ok(len) => syncs.push(Waiting::Write(reply, len)),
+                        Err(e) => reply.error(e),
+                    })
+                } else {
+                    answer_write(reply)
+                };
+                self.held.push(HeldWrite { caller: caller(request), ino: ino(number), offset, bytes: data.to_vec(), kill, answer });
+            }
             Err(e) => reply.error(e),
         }
     }

@@ -2,6 +2,7 @@
 
 mod adapter;
 pub mod daemon;
+mod held;
 pub mod mount;
 mod mountpoint;
 mod options;

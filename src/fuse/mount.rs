@@ -178,6 +178,7 @@ pub fn serve(fs: Arc<Fs>, name: &str, mountpoint: &Path, options: &MountOptions,
             (Ok(Event::Ended(ended)), _) => break ended,
             (Ok(Event::Signal(number)), None) => {
                 signal = Some(number);
+                fs.pressure().leave_for(GRACE);
                 if let Err(e) = fs.sync() {
                     tracing::error!("sync before the unmount: {e}");
                 }

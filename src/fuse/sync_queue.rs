@@ -22,14 +22,14 @@ pub(super) enum Waiting {
 /// The queue and its thread, which ends with it.
 pub(super) struct SyncQueue {
     sender: Mutex<Option<Sender<Waiting>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SyncQueue {
     pub(super) fn start(fs: Arc<Fs>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("ize-sync".to_owned()).spawn(move || run(&fs, &receiver))?;
-        Ok(SyncQueue { sender: Mutex::new(Some(sender)), thread: Some(thread) })
+        Ok(SyncQueue { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
     /// Adds one. Should the thread be gone, the reply is dropped, which answers EIO.
@@ -40,9 +40,10 @@ impl SyncQueue {
     }
 
     /// Answers everybody who still waits and ends the thread.
-    pub(super) fn stop(&mut self) {
+    pub(super) fn stop(&self) {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
             let _ = thread.join();
         }
     }

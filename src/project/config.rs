@@ -31,6 +31,8 @@ pub struct Settings {
     pub command_lines: bool,
     /// Longest time that an answered operation stays unsynced, 10 ms to 1 h. `log.sync-interval`, default 1 s.
     pub sync_interval: Duration,
+    /// How long a write waits for room on a full disk before it is refused, 0 s to 10 min. `log.full-wait`, default 30 s.
+    pub full_wait: Duration,
     /// Inodes that stay in memory although nothing is newer than their committed state, 1,000 to 100 million; 500 bytes or so each.
     /// `cache.inodes`, default 200,000.
     pub cache_inodes: usize,
@@ -52,6 +54,7 @@ impl Default for Settings {
             segment_size: 16 << 20,
             command_lines: false,
             sync_interval: Duration::from_secs(1),
+            full_wait: Duration::from_secs(30),
             cache_inodes: 200_000,
             group_idle: Duration::from_secs(2),
             prune_max_age: Some(Duration::from_secs(7 * 86_400)),
@@ -104,6 +107,19 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key { name: "log.sync-interval", default: "1s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.sync_interval = d) },
+    Key {
+        name: "log.full-wait",
+        default: "30s",
+        range: "0s to 10m",
+        set: |s, v| {
+            let wait = units::duration(v)?;
+            if wait > Duration::from_secs(600) {
+                return Err(format!("{} is more than 10m", units::show_duration(wait)));
+            }
+            s.full_wait = wait;
+            Ok(())
+        },
+    },
     Key {
         name: "cache.inodes",
         default: "200000",
@@ -476,6 +492,7 @@ mod tests {
                 (Layer::Central, "16MiB", "/s/config.toml"),
                 (Layer::Default, "false", ""),
                 (Layer::Project, "4s", "p"),
+                (Layer::Default, "30s", ""),
                 (Layer::Default, "200000", ""),
                 (Layer::Environment, "6s", "IZE_GROUP_IDLE"),
                 (Layer::Flag, "1d", "command line"),
@@ -491,6 +508,7 @@ mod tests {
                 command_lines: false,
                 cache_inodes: 200_000,
                 sync_interval: Duration::from_secs(4),
+                full_wait: Duration::from_secs(30),
                 group_idle: Duration::from_secs(6),
                 prune_max_age: Some(Duration::from_secs(86_400)),
                 prune_max_size: Some(5),
@@ -514,6 +532,7 @@ mod tests {
             command_lines: true,
             cache_inodes: 1,
             sync_interval: Duration::ZERO,
+            full_wait: Duration::ZERO,
             group_idle: Duration::ZERO,
             prune_max_age: None,
             prune_max_size: None,

@@ -72,6 +72,8 @@ pub enum Cut {
     Bytes,
     /// The file ends there.
     End,
+    /// It was written as one, and to cut it anew there is no room.
+    Whole,
 }
 
 /// Reads bytes out of a log segment; holds the segment's file open, so that it outlives its name.

@@ -183,6 +183,7 @@ impl Tree {
             // A short rest of a file is one chunk, whatever its bytes say.
             Cut::Bytes => size - at > chunker::AVERAGE as u64 && at + there <= size,
             Cut::End => at + there == size,
+            Cut::Whole => at + there <= size,
         };
         Ok(same.then_some(Piece::Chunk { id, len }))
     }

@@ -20,14 +20,15 @@ use std::time::{Duration, Instant};
 use crate::ids::{Lsn, SegmentId, StoreId, Time};
 use crate::storage::Storage;
 
+use super::active::{Appender, Position};
 use super::batch::Batch;
 use super::error::{Result, WalContext, WalError};
 use super::format::{
-    DEFAULT_SEGMENT_SIZE, FOOTER_LEN, Footer, Framing, HEADER_LEN, Header, KIND_MARK, MAX_SEGMENT_SIZE, MAX_UNSYNCED_RECORDS,
-    MIN_SEGMENT_SIZE, POISON_MARKER, Predecessor, RecordHead, framed_len, segment_path,
+    DEFAULT_SEGMENT_SIZE, FOOTER_LEN, HEADER_LEN, KIND_MARK, MAX_SEGMENT_SIZE, MAX_UNSYNCED_RECORDS, MIN_SEGMENT_SIZE, POISON_MARKER,
+    RecordHead, framed_len,
 };
 use super::group_commit::GroupCommit;
-use super::reserve::Reserve;
+use super::reserve::{Need, Reserve};
 use super::scan::SegmentInfo;
 use super::segment::Segment;
 use super::spare::Spares;
@@ -58,12 +59,12 @@ impl Default for Options {
 }
 
 impl Options {
-    fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.segment_size.clamp(MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE).next_multiple_of(4096)
     }
 
     /// Bytes allotted to a segment that follows a pause.
-    fn first_size(&self) -> u64 {
+    pub(super) fn first_size(&self) -> u64 {
         self.size().min(DEFAULT_SEGMENT_SIZE)
     }
 }
@@ -105,60 +106,23 @@ pub struct Appended {
     pub body_offset: u64,
 }
 
-#[derive(Debug)]
-struct Active {
-    segment: Arc<Segment>,
-    path: PathBuf,
-    framing: Framing,
-    digest: blake3::Hasher,
-    first_lsn: Lsn,
-    end: u64,
-    /// Bytes allotted to it.
-    size: u64,
-    count: u64,
-    /// Records that are no marks.
-    real: u64,
-    payload: u64,
-    since: Instant,
-    touched: Instant,
-}
-
-/// Where the log goes on.
-#[derive(Clone, Debug)]
-pub(super) struct Position {
-    pub(super) prev: Predecessor,
-    pub(super) next_lsn: Lsn,
-    pub(super) epoch: u64,
-    pub(super) last_time: Time,
-}
-
-#[derive(Debug)]
-struct Appender {
-    active: Option<Active>,
-    at: Position,
-    buffer: Vec<u8>,
-    usage: Usage,
-    /// Bytes that the next segment gets.
-    size: u64,
-}
-
 /// The log, open for appending. Share it in an `Arc`.
 pub struct Log {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) dir: PathBuf,
-    store: StoreId,
-    options: Options,
-    before_sync: SyncHook,
-    spares: Spares,
-    reserve: Reserve,
-    append: Mutex<Appender>,
-    commits: GroupCommit,
+    pub(super) store: StoreId,
+    pub(super) options: Options,
+    pub(super) before_sync: SyncHook,
+    pub(super) spares: Spares,
+    pub(super) reserve: Reserve,
+    pub(super) append: Mutex<Appender>,
+    pub(super) commits: GroupCommit,
     poison: OnceLock<String>,
     /// Last LSN appended, mark or not; last that is no mark; copies of what the locks guard.
     appended: AtomicU64,
     real: AtomicU64,
     /// Bytes of records and payload since the log was opened.
-    bytes: AtomicU64,
+    pub(super) bytes: AtomicU64,
 }
 
 impl std::fmt::Debug for Log {
@@ -167,7 +131,7 @@ impl std::fmt::Debug for Log {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -194,7 +158,7 @@ impl Log {
             before_sync,
             spares,
             reserve,
-            append: Mutex::new(Appender { active: None, at, buffer: Vec::new(), usage, size: options.first_size() }),
+            append: Mutex::new(Appender { active: None, at, buffer: Vec::new(), usage, size: options.first_size(), next: None }),
             commits: GroupCommit::new(end),
             poison: OnceLock::new(),
             appended: AtomicU64::new(end.0),
@@ -266,6 +230,11 @@ impl Log {
         self.reserve.release()
     }
 
+    /// Is there room for bytes of files besides what is kept back? Where not all of that is there, no.
+    pub fn has_room(&self) -> bool {
+        self.reserve.is_whole()
+    }
+
     /// Keeps room back again, if there is any.
     pub fn restore_reserve(&self) {
         self.reserve.restore();
@@ -279,7 +248,7 @@ impl Log {
     }
 
     /// Refuses all from now on, for the reason of `error`, and gives it back.
-    fn poison(&self, error: WalError) -> WalError {
+    pub(super) fn poison(&self, error: WalError) -> WalError {
         if self.poison.set(error.to_string()).is_ok() {
             // For the recovery that follows on this boot: what the page cache lost may look like a clean end. Needs no sync.
             let _ = self.storage.create_new(&self.dir.join(POISON_MARKER));
@@ -297,6 +266,14 @@ impl Log {
     /// ENOSPC when no new segment can be made (the log goes on as soon as there is room); too large; poisoned, or a failed write, which
     /// poisons.
     pub fn append_with(&self, max_bytes: usize, build: &mut dyn FnMut(SegmentId, &mut Batch<'_>)) -> Result<Vec<Appended>> {
+        self.append_for(Need::Bytes, max_bytes, build)
+    }
+
+    /// As [`Log::append_with`], with room that is kept back for what a full disk must not stop.
+    ///
+    /// # Errors
+    /// As [`Log::append_with`].
+    pub fn append_for(&self, need: Need, max_bytes: usize, build: &mut dyn FnMut(SegmentId, &mut Batch<'_>)) -> Result<Vec<Appended>> {
         let mut appender = loop {
             self.check()?;
             let appender = lock(&self.append);
@@ -316,6 +293,8 @@ impl Log {
             return Err(WalError::TooLarge { bytes: max_bytes as u64, limit: room });
         }
         let keep = (FOOTER_LEN + framed_len(0)) as u64;
+        let needed = (HEADER_LEN + max_bytes) as u64 + keep;
+        self.leave_kept(&mut appender, needed, need)?;
         let full = appender.active.as_ref().and_then(|a| {
             let full = a.end + max_bytes as u64 + keep > a.size;
             (full || a.payload >= self.options.max_payload).then_some((full, a.size))
@@ -326,7 +305,7 @@ impl Log {
                 appender.size = size.saturating_mul(2).min(self.options.size());
             }
         }
-        self.ensure_active(&mut appender, (HEADER_LEN + max_bytes) as u64 + keep)?;
+        self.ensure_active(&mut appender, needed, need)?;
         let mut buffer = std::mem::take(&mut appender.buffer);
         buffer.clear();
         let written = self.write_batch(&mut appender, &mut buffer, max_bytes, build);
@@ -495,98 +474,5 @@ impl Log {
         }
         self.seal_active(&mut appender)?;
         Ok(true)
-    }
-
-    fn seal_active(&self, appender: &mut Appender) -> Result<()> {
-        self.check()?;
-        let Appender { active: slot, at, usage, size, .. } = appender;
-        let Some(active) = slot.as_ref() else { return Ok(()) };
-        let last = Lsn(at.next_lsn.0 - 1);
-        let bytes = self.bytes.load(Ordering::Acquire);
-        let footer = Footer {
-            count: active.count,
-            first_lsn: active.first_lsn,
-            last_lsn: last,
-            payload: active.payload,
-            last_time: at.last_time,
-            digest: *active.digest.finalize().as_bytes(),
-            durable_lsn: self.durable().min(last),
-            next_lsn: at.next_lsn,
-            next_epoch: at.epoch,
-        };
-        let length = active.end + FOOTER_LEN as u64;
-        let sealed = (|| {
-            (self.before_sync)()?;
-            active.segment.file().write_at(&[&active.framing.footer(&footer, active.end)], active.end)?;
-            active.segment.file().set_len(length)?;
-            active.segment.file().sync_data()
-        })();
-        sealed.wal(|| format!("cannot seal {}", active.path.display())).map_err(|e| self.poison(e))?;
-        // A sync that another thread leads on this file may have taken the error of the same bytes.
-        self.check()?;
-        at.prev = Predecessor { segment: active.segment.id, end_lsn: last, length, digest: footer.digest };
-        usage.bytes = usage.bytes.saturating_sub(active.size).saturating_add(length);
-        *size = self.options.first_size();
-        *slot = None;
-        self.commits.advance(last, bytes);
-        Ok(())
-    }
-
-    /// Begins a segment when there is none, with room for `needed` bytes in all.
-    fn ensure_active(&self, appender: &mut Appender, needed: u64) -> Result<()> {
-        if appender.active.is_some() {
-            return Ok(());
-        }
-        let id = appender.at.prev.segment.next();
-        let path = segment_path(&self.dir, id);
-        let creating = || format!("cannot create {}", path.display());
-        let wanted = appender.size.max(needed.next_multiple_of(4096)).min(self.options.size());
-        let least = self.options.first_size().max(needed.next_multiple_of(4096)).min(wanted);
-        let spare = self.spares.take(needed, wanted, least).wal(creating)?;
-        let size = spare.size;
-        let header = Header {
-            store: self.store,
-            segment: id,
-            epoch: appender.at.epoch,
-            first_lsn: appender.at.next_lsn,
-            durable_lsn: self.durable().min(Lsn(appender.at.next_lsn.0 - 1)),
-            prev: appender.at.prev,
-            created: appender.at.last_time.max(Time::now()),
-            allotted: u32::try_from(size).unwrap_or(u32::MAX),
-        };
-        let encoded = header.encode();
-        let born = (|| {
-            spare.file.write_at(&[&encoded], 0)?;
-            spare.file.sync_data()?;
-            self.storage.rename(&spare.path, &path)
-        })();
-        if let Err(e) = born {
-            let _ = self.storage.remove(&spare.path);
-            return Err(WalError::io(creating(), e));
-        }
-        // The name is there and may yet be lost: a second attempt would prove nothing.
-        self.storage.sync_dir(&self.dir).wal(|| format!("cannot sync {}", self.dir.display())).map_err(|e| self.poison(e))?;
-        let mut digest = blake3::Hasher::new();
-        digest.update(&encoded);
-        let now = Instant::now();
-        appender.at.last_time = header.created;
-        appender.usage.segments += 1;
-        appender.usage.bytes += size;
-        appender.active = Some(Active {
-            segment: Arc::new(Segment::new(id, spare.file)),
-            path,
-            framing: Framing::new(self.store, id),
-            digest,
-            first_lsn: header.first_lsn,
-            end: HEADER_LEN as u64,
-            size,
-            count: 0,
-            real: 0,
-            payload: 0,
-            since: now,
-            touched: now,
-        });
-        self.spares.order(appender.size);
-        Ok(())
     }
 }

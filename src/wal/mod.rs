@@ -8,6 +8,7 @@
 //!
 //! `checkpoint <= durable <= appended`, always.
 
+mod active;
 mod batch;
 pub mod error;
 pub mod format;
@@ -31,5 +32,6 @@ pub use log::{Appended, Log, Options, SyncHook, Usage};
 pub use range::for_each_record;
 pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
+pub use reserve::Need;
 pub use scan::{Bounds, LogScan, oldest, scan};
 pub use segment::Segment;

@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use crate::ids::{Lsn, SegmentId, StoreId, Time};
 use crate::storage::Storage;
 
+use super::active::Position;
 use super::error::{Result, WalContext, WalError};
 use super::format::{EPOCH_JUMP, Footer, POISON_MARKER, Predecessor, segment_path, torn_dir};
-use super::log::{Log, Options, Position, SyncHook, Usage};
+use super::log::{Log, Options, SyncHook, Usage};
 use super::mend::{self, Prefix};
 use super::reader::Record;
 use super::reserve::Reserve;

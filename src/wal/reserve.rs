@@ -1,17 +1,34 @@
 //! Room that is kept back for a full disk: `reserve`, a zero-filled file beside the segments whose bytes nobody ever reads.
 //!
-//! Appends are refused while it is there, so that what gets a full disk going again (recovery, replay, checkpoint, prune) has somewhere to
-//! write: it is removed when one of them finds no room, and made again when there is some. It needs no sync: after a power cut it is there
-//! with its length or it is made again.
+//! Bytes of files are refused while less than all of it is there, so that what gets a full disk going again (recovery, replay, checkpoint,
+//! prune) has somewhere to write: it is removed when one of them finds no room, and made again when there is some. What takes no bytes (a
+//! removal, a new name) goes on: it is given a part, segment by segment. The file needs no sync: after a power cut it is there with its
+//! length or it is made again.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::storage::Storage;
+use crate::storage::{FileRef, Storage};
 
 use super::format::reserve_path;
 use super::spare::fill;
+
+/// To make it again is tried no more often than this by those who only want to know.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What an append needs room for. The later ones go on where the earlier are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Bytes of files: nothing of what is kept back.
+    Bytes,
+    /// A new name or attribute: a quarter of it.
+    Names,
+    /// What takes away or only changes, marks: half of it.
+    Change,
+}
 
 /// The reserve of one log.
 #[derive(Debug)]
@@ -20,35 +37,89 @@ pub(super) struct Reserve {
     path: PathBuf,
     /// Bytes; 0 is no reserve.
     size: u64,
-    /// One at a time makes or removes it.
-    turn: Mutex<()>,
+    /// How many of them are there.
+    held: AtomicU64,
+    /// One at a time makes, cuts or removes it; when making it failed last.
+    turn: Mutex<Option<Instant>>,
 }
 
 impl Reserve {
     pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, size: u64) -> Self {
-        Self { storage, path: reserve_path(dir), size, turn: Mutex::new(()) }
+        Self { storage, path: reserve_path(dir), size, held: AtomicU64::new(0), turn: Mutex::new(None) }
     }
 
-    /// Makes it, unless it is there with its length. A disk too full for that goes without.
+    /// Makes it whole, unless it is. A disk too full for that keeps what there is.
     pub(super) fn restore(&self) {
+        let mut failed = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.make(&mut failed);
+    }
+
+    /// Is all of it there? Where it is not, making it is tried, though not all the time.
+    pub(super) fn is_whole(&self) -> bool {
+        if self.held.load(Ordering::Acquire) >= self.size {
+            return true;
+        }
+        let mut failed = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_none_or(|at| at.elapsed() >= AGAIN) {
+            self.make(&mut failed);
+        }
+        self.held.load(Ordering::Acquire) >= self.size
+    }
+
+    fn make(&self, failed: &mut Option<Instant>) {
         if self.size == 0 {
             return;
         }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.storage.open_read(&self.path).and_then(|f| f.len()).is_ok_and(|len| len >= self.size) {
-            return;
-        }
-        let made = remove(&*self.storage, &self.path).and_then(|_| self.storage.create_new(&self.path)).and_then(|f| fill(&f, self.size));
+        let opened = match self.storage.open(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.storage.create_new(&self.path),
+            other => other,
+        };
+        let made = opened.and_then(|file| {
+            let there = file.len()?;
+            self.held.store(there, Ordering::Release);
+            if there >= self.size { Ok(()) } else { self.extend(&file, there) }
+        });
+        *failed = made.as_ref().err().map(|_| Instant::now());
         if let Err(e) = made {
-            tracing::warn!("no room is kept back for a full disk: cannot make {}: {e}", self.path.display());
-            let _ = remove(&*self.storage, &self.path);
+            tracing::debug!("less room than wanted is kept back for a full disk: cannot make {}: {e}", self.path.display());
         }
     }
 
-    /// Gives its room back; false when there was none.
+    fn extend(&self, file: &FileRef, there: u64) -> io::Result<()> {
+        match fill(file, there, self.size) {
+            Ok(()) => {
+                self.held.store(self.size, Ordering::Release);
+                Ok(())
+            }
+            Err(e) => {
+                // What it got is somebody else's last room; an empty file says nothing.
+                let back = if there == 0 { remove(&*self.storage, &self.path).map(drop) } else { file.set_len(there) };
+                back.and(Err(e))
+            }
+        }
+    }
+
+    /// Gives all its room back; false when there was none.
     pub(super) fn release(&self) -> bool {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held.store(0, Ordering::Release);
         remove(&*self.storage, &self.path).unwrap_or(false)
+    }
+
+    /// Gives `bytes` of its room to an append, as far as `need` may have them; false when not.
+    pub(super) fn give(&self, bytes: u64, need: Need) -> bool {
+        let floor = match need {
+            Need::Bytes => self.size,
+            Need::Names => self.size / 4 * 3,
+            Need::Change => self.size / 2,
+        };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = self.held.load(Ordering::Acquire).checked_sub(bytes).filter(|left| *left >= floor) else { return false };
+        if self.storage.open(&self.path).and_then(|file| file.set_len(left)).is_err() {
+            return false;
+        }
+        self.held.store(left, Ordering::Release);
+        true
     }
 }
 

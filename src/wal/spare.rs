@@ -65,7 +65,7 @@ impl Shared {
             };
             let path = spare_path(&self.dir, number);
             match self.storage.create_new(&path) {
-                Ok(file) => match fill(&file, size) {
+                Ok(file) => match fill(&file, 0, size) {
                     Ok(()) => return Ok(Spare { file, path, size }),
                     Err(e) => {
                         // Give the room back at once: the disk may be full.
@@ -102,9 +102,9 @@ impl Shared {
     }
 }
 
-pub(super) fn fill(file: &FileRef, size: u64) -> io::Result<()> {
-    let zeros = vec![0; CHUNK.min(size as usize)];
-    let mut at = 0;
+/// Writes zeros from `at` up to `size`, and syncs.
+pub(super) fn fill(file: &FileRef, mut at: u64, size: u64) -> io::Result<()> {
+    let zeros = vec![0; CHUNK.min(size.saturating_sub(at) as usize)];
     while at < size {
         let n = (size - at).min(zeros.len() as u64);
         file.write_at(&[&zeros[..n as usize]], at)?;
@@ -147,6 +147,11 @@ impl Spares {
                 }
             }
         }
+    }
+
+    /// A spare of `size` bytes, made now.
+    pub(super) fn make(&self, size: u64) -> io::Result<Spare> {
+        self.shared.make(size)
     }
 
     /// Asks for a spare of `size` bytes to be ready for the next time.

@@ -206,6 +206,60 @@ fn a_full_disk_is_an_error_and_no_end() {
     }
 }
 
+/// All in one pack.
+const LARGE: u64 = 1 << 20;
+
+/// A sync failed, the process died, and there is no room for a copy of the pack: what the page cache holds is made durable where it is.
+#[test]
+fn on_a_full_disk_the_last_pack_is_written_again_in_its_place() {
+    for (cut, left) in [(0, 3), (1000, 2)] {
+        let disk = disk();
+        let (blobs, _) = try_open(&disk, UNCLEAN, LARGE).unwrap();
+        let ids: Vec<_> = (0..3).map(|n| blobs.put(&noise(n, 5000), Encoding::Raw).unwrap()).collect();
+        disk.fail_sync(1);
+        blobs.sync().unwrap_err();
+        drop(blobs);
+        let disk = disk.kill();
+        let len = disk.file_bytes(&path(1)).unwrap().len() as u64;
+        assert!(cut == 0 || disk.truncate(&path(1), len - cut));
+        disk.set_capacity(Some(disk.used() + 4000));
+        let (blobs, report) = try_open(&disk, UNCLEAN, LARGE).unwrap();
+        assert_eq!(report.rewritten.as_ref().map(|r| (r.kept, r.cut > 0)), Some((left as u64, cut > 0)), "{report:?}");
+        drop(blobs);
+        for seed in 0..50 {
+            let disk = disk.crash(seed);
+            disk.set_capacity(None);
+            let (blobs, _) = try_open(&disk, UNCLEAN, LARGE).unwrap();
+            for (n, id) in ids.iter().enumerate() {
+                let state = blobs.verify(id);
+                assert_eq!(state, if n < left { BlobState::Sound } else { BlobState::Missing }, "{n}, cut {cut}, seed {seed}");
+            }
+            let more = blobs.put(b"more", Encoding::Raw).unwrap();
+            assert_eq!(blobs.get(&more).unwrap(), b"more");
+        }
+    }
+}
+
+/// Only a copy can leave out an entry that is wrong before the last.
+#[test]
+fn a_pack_with_a_wrong_entry_is_not_written_in_its_place() {
+    let disk = disk();
+    let (blobs, _) = try_open(&disk, UNCLEAN, LARGE).unwrap();
+    let ids: Vec<_> = (0..3).map(|n| blobs.put(&noise(n, 5000), Encoding::Raw).unwrap()).collect();
+    let place = place(&blobs, &ids[1]);
+    drop(blobs);
+    let disk = disk.kill();
+    assert!(disk.flip(&path(1), place.entry.offset + 1000, 1));
+    let before = disk.file_bytes(&path(1)).unwrap();
+    disk.set_capacity(Some(disk.used() + 1000));
+    assert!(try_open(&disk, UNCLEAN, LARGE).unwrap_err().is_full());
+    assert_eq!(disk.file_bytes(&path(1)).unwrap(), before);
+    disk.set_capacity(None);
+    let (blobs, _) = try_open(&disk, UNCLEAN, LARGE).unwrap();
+    let states: Vec<_> = ids.iter().map(|id| blobs.verify(id)).collect();
+    assert_eq!(states, [BlobState::Sound, BlobState::Missing, BlobState::Sound]);
+}
+
 #[test]
 fn a_read_error_is_neither_damage_nor_a_torn_tail() {
     let disk = disk();

@@ -90,6 +90,9 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     if let Some(why) = &report.last_error {
         row("TROUBLE", why.clone())?;
     }
+    if report.held_writes > 0 {
+        row("FULL DISK", format!("{} writes wait for room; `ize wal prune --max-size 0` makes what there is", report.held_writes))?;
+    }
     let unsynced =
         if report.unsynced_bytes > 0 { format!(" ({} unsynced)", units::show_size(report.unsynced_bytes)) } else { String::new() };
     row("log", format!("appended {}, durable {}{unsynced}, checkpoint {}", report.appended, report.durable, report.checkpoint))?;

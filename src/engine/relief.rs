@@ -1,0 +1,70 @@
+//! A full disk: what is pending becomes versions with as little room as that takes, and what need not be kept goes, so that programs that wait
+//! for room get some.
+
+use std::time::Duration;
+
+use super::core::Core;
+use crate::error::{Class, Result};
+use crate::ids::Lsn;
+use crate::wal::prune::Limits;
+
+/// Bytes that are freed at least, where so much may go.
+const FREE_AT_LEAST: u64 = 64 << 20;
+/// The least time between two tries.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the last try left behind: the same again would come to the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vain {
+    checkpoint: Lsn,
+    applied: Lsn,
+}
+
+impl Core {
+    /// Makes everything that is pending versions, also where only a prune makes the room for that.
+    ///
+    /// # Errors
+    /// As [`Core::replay`].
+    pub(super) fn replay_all(&self) -> Result<()> {
+        match self.replay(true) {
+            Err(e) if e.class == Class::Full => self.relieve(Limits::default()).map(drop),
+            done => done.map(drop),
+        }
+    }
+
+    /// Makes room: commits what is pending and drops the oldest segments, as many as `limits` say and enough for [`FREE_AT_LEAST`]. Where the
+    /// room kept back is not enough for all that is pending, what was committed makes room for the rest. True when something went.
+    ///
+    /// # Errors
+    /// `Full` when not all that is pending finds room; damage and I/O errors.
+    pub(super) fn relieve(&self, limits: Limits) -> Result<bool> {
+        let mut freed = false;
+        loop {
+            // The last segment always stays, with all the bytes that it names: begin one behind it. First, as long as there is room for it.
+            self.log.seal()?;
+            if self.log.active().is_none() && self.log.usage().segments > 0 {
+                self.log.begin()?;
+            }
+            let short = match self.replay(true) {
+                Ok(_) => None,
+                Err(e) if e.class == Class::Full => Some(e),
+                Err(e) => return Err(e),
+            };
+            let free_up = if short.is_some() { u64::MAX } else { limits.free_up.max(FREE_AT_LEAST) };
+            let pruned = self.prune(Limits { free_up, ..limits }, false)?;
+            let went = pruned.dropped().0 > 0 || pruned.blob_bytes > 0;
+            freed |= went;
+            match short {
+                None => return Ok(freed),
+                Some(e) if !went => return Err(e),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// How it stands now, for [`Core::relieve`].
+    pub(super) fn standing(&self) -> Vain {
+        let applied = self.fs.locked().tree().applied();
+        Vain { checkpoint: self.history().checkpoint.lsn, applied }
+    }
+}
