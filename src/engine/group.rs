@@ -94,7 +94,8 @@ impl Group {
     }
 }
 
-fn passed(from: Time, to: Time) -> Duration {
+/// Time from one to the other; none when the other is earlier.
+pub(super) fn passed(from: Time, to: Time) -> Duration {
     Duration::from_nanos(u64::try_from(to.as_nanos().saturating_sub(from.as_nanos())).unwrap_or(0))
 }
 

@@ -21,6 +21,7 @@ pub mod read_only;
 mod replay;
 pub mod restore;
 pub mod serve;
+pub mod sessions;
 pub mod states;
 pub mod status;
 #[cfg(test)]
