@@ -165,22 +165,42 @@ impl Naive {
         }
     }
 
-    /// Everything that can be seen, as [`super::testing::dump`] shows it.
-    pub fn dump(&self) -> BTreeMap<Vec<u8>, String> {
+    /// Every path with its inode.
+    pub fn paths(&self) -> BTreeMap<Vec<u8>, Ino> {
         let mut out = BTreeMap::new();
         let mut work = vec![(Vec::new(), Ino::ROOT)];
         while let Some((path, ino)) = work.pop() {
-            let it = &self.0[&ino];
-            let hash = match it.kind {
-                FileKind::File | FileKind::Symlink => BlobId::of(&it.bytes).to_string(),
-                _ => String::new(),
-            };
-            for (name, child) in &it.entries {
+            for (name, child) in &self.0[&ino].entries {
                 let at = if path.is_empty() { name.clone() } else { [path.as_slice(), name].join(&b'/') };
                 work.push((at, *child));
             }
-            out.insert(path, format!("{ino} {:?} {:?} {} {} {:?} {hash}", it.kind, it.attrs, it.nlink, it.bytes.len(), it.xattrs));
+            out.insert(path, ino);
         }
         out
     }
+
+    /// The bytes of a file or link; none where there is no such inode.
+    pub fn bytes(&self, ino: Ino) -> Vec<u8> {
+        self.0.get(&ino).map(|it| it.bytes.clone()).unwrap_or_default()
+    }
+
+    /// What can be seen of an inode, as [`super::testing::dump`] shows it.
+    pub fn show(&self, ino: Ino) -> String {
+        let it = &self.0[&ino];
+        show(ino, (it.kind, &it.attrs, it.nlink, &it.xattrs), &it.bytes)
+    }
+
+    /// Everything that can be seen, as [`super::testing::dump`] shows it.
+    pub fn dump(&self) -> BTreeMap<Vec<u8>, String> {
+        self.paths().into_iter().map(|(path, ino)| (path, self.show(ino))).collect()
+    }
+}
+
+/// What can be seen of an inode with these attributes and bytes.
+pub fn show(ino: Ino, (kind, attrs, nlink, xattrs): (FileKind, &Attributes, u32, &Xattrs), bytes: &[u8]) -> String {
+    let hash = match kind {
+        FileKind::File | FileKind::Symlink => BlobId::of(bytes).to_string(),
+        _ => String::new(),
+    };
+    format!("{ino} {kind:?} {attrs:?} {nlink} {} {xattrs:?} {hash}", bytes.len())
 }
