@@ -169,10 +169,10 @@ fn what_nobody_asked_for_goes_with_the_inode_and_what_has_no_name_goes_last() {
         (0, 30, mark.into()),
     ];
     assert_eq!(parts(16, &[], &ops), [vec![1, 3, 5], vec![2, 4, 6, 7]]);
-    // A store that joins an earlier unit of a session minds what the session did since.
-    let unlink = Unlink { dir: Ino(1), name: b"n".to_vec(), ino: Ino(12) };
-    let ops = [(7, 0, write(12)), (8, 0, write(13)), (8, 1500, write(13)), (7, 3000, create(1, "m", 14)), (0, 3500, unlink.into())];
-    assert_eq!(parts(16, &[], &ops), [vec![2, 3], vec![1, 4, 5]]);
+    // What joins an earlier unit of a session minds what the session did since.
+    let over = rename((1, "o"), 12, (1, "n"), RenameMode::Replace(Ino(14)));
+    let ops = [(7, 0, write(12)), (7, 3000, create(1, "n", 14)), (0, 3500, over), (7, 3600, create(1, "q", 15)), (8, 0, write(16))];
+    assert_eq!(parts(16, &[], &ops), [vec![1, 2, 3, 4], vec![5]]);
 }
 
 #[test]
