@@ -102,13 +102,13 @@ impl Meter {
         }
     }
 
-    /// So much more is covered by the checkpoint; `version` when a version came of it.
-    pub fn commit(&self, operations: u64, bytes: u64, version: bool) {
+    /// So much more is covered by the checkpoint; in so many versions.
+    pub fn commit(&self, operations: u64, bytes: u64, versions: u64) {
         self.committed.operations.fetch_add(operations, Relaxed);
         self.committed.bytes.fetch_add(bytes, Relaxed);
-        if version {
+        if versions > 0 {
             self.batches.operations.fetch_add(operations, Relaxed);
-            self.batches.bytes.fetch_add(1, Relaxed);
+            self.batches.bytes.fetch_add(versions, Relaxed);
         }
         self.moved();
     }
@@ -218,8 +218,8 @@ mod tests {
         }
         meter.append(&Mark { marker: Marker::Unmount }.into());
         assert_eq!(meter.queue(None, None).pending.operations, 10, "a mark is none");
-        meter.commit(6, 20, true);
-        meter.commit(4, 0, true);
+        meter.commit(6, 20, 1);
+        meter.commit(4, 0, 1);
         let queue = meter.queue(None, None);
         assert_eq!((queue.pending, queue.peak.operations), (Load::default(), 10));
         assert_eq!((queue.appended.operations, queue.committed.operations), (110, 110));

@@ -13,6 +13,7 @@ mod journal;
 mod meter;
 pub mod outside;
 mod pace;
+mod parts;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;

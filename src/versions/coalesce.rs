@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use super::commit::Committed;
 use super::diff::{Difference, diff};
 use super::node::Node;
-use super::version_log::What;
+use super::version_log::{LISTED_MAX, PathChange, What};
 use crate::ids::{BlobId, Ino};
-use crate::tree::{BlobWrite, Body, Inode, Tree, TreeError};
+use crate::tree::{BlobRead, BlobWrite, Body, Inode, Tree, TreeError};
 
 /// What became of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,31 @@ pub fn coalesce(tree: &mut Tree, blobs: &dyn BlobWrite, before: Option<&BlobId>)
     let committed = tree.commit(blobs)?;
     let changes = changes(diff(blobs, before, &committed.root)?, &written);
     Ok(Coalesced { committed, changes })
+}
+
+/// What differs between two states, without the ranges that were written.
+///
+/// # Errors
+/// When a state cannot be read.
+pub fn between(blobs: &dyn BlobRead, before: Option<&BlobId>, after: &BlobId) -> Result<Vec<NetChange>, TreeError> {
+    Ok(changes(diff(blobs, before, after)?, &HashMap::new()))
+}
+
+/// The changes as a version lists them: what follows from others is left out, unless there is nothing else.
+#[must_use]
+pub fn listed(changes: &[NetChange]) -> Vec<PathChange> {
+    let notable = changes.iter().any(|c| c.is_notable);
+    let mut bytes = 0;
+    changes
+        .iter()
+        .filter(|c| !notable || c.is_notable)
+        // The states tell the rest.
+        .take_while(|c| {
+            bytes += c.path.len() + if let What::Moved { from } = &c.what { from.len() } else { 0 } + 16;
+            bytes <= LISTED_MAX
+        })
+        .map(|c| PathChange { path: c.path.clone(), what: c.what.clone() })
+        .collect()
 }
 
 /// Ranges that were written, for each file that was.

@@ -260,7 +260,7 @@ fn window(seed: u64) -> Window {
         let (op, bytes) = random_operation(&mut tree, &blobs, &mut rng, 12);
         let owner = |ino: Ino| owners.get(&ino).copied().unwrap_or(ino.0 as u32 % 3 + 1);
         let own = is_own(&op, &owner, session, &mut tree) || matches!(op, Operation::Forget(_));
-        if !own && !(strangers && rng.random_bool(0.01)) {
+        if !(own || strangers && rng.random_bool(0.01)) {
             continue;
         }
         owners.extend(op.ino().filter(|_| own).map(|ino| (ino, session)));
