@@ -110,7 +110,13 @@ impl Engine {
             Some((wall, boot)) => ClockWatch::from(wall, boot),
             None => ClockWatch::from(Time::now(), since_boot()),
         };
-        let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
+        let limits = GroupLimits {
+            idle: settings.group_idle,
+            inodes: settings.group_paths,
+            bytes: settings.group_bytes,
+            age: settings.group_age,
+            parts: settings.group_parts,
+        };
         let options = CoreOptions {
             store: project.identity.id,
             owner: (project.identity.owner_uid, project.identity.owner_gid),
