@@ -181,7 +181,7 @@ fn a_disk_filled_to_the_last_byte_is_got_going_again_with_ize_alone() {
 /// Far more than the disk holds is written over the same files: what need not be kept makes room while the writer waits.
 #[test]
 fn a_program_that_writes_the_same_files_again_and_again_never_meets_a_full_disk() {
-    let home = mounted(160, "[log]\nsegment-size = \"1MiB\"\n[prune]\ninterval = \"1h\"\nmin-free = \"0%\"\n");
+    let home = mounted(480, "[log]\nsegment-size = \"1MiB\"\n[prune]\ninterval = \"1h\"\nmin-free = \"0%\"\n");
     let stop = Arc::new(AtomicBool::new(false));
     let reader = {
         let (stop, dir) = (Arc::clone(&stop), home.mount.clone());
@@ -193,14 +193,14 @@ fn a_program_that_writes_the_same_files_again_and_again_never_meets_a_full_disk(
         })
     };
     let mut last = Vec::new();
-    for n in 0..500u64 {
+    for n in 0..1500u64 {
         last = noise(n, 1 << 20);
         fs::write(home.mount.join(format!("f{}", n % 3)), &last).unwrap_or_else(|e| panic!("write {n}: {e}"));
     }
     stop.store(true, Ordering::Relaxed);
     reader.join().unwrap();
-    assert_eq!(fs::read(home.mount.join(format!("f{}", 499 % 3))).unwrap(), last);
-    assert!(used(&home.central()) < 160 << 20);
+    assert_eq!(fs::read(home.mount.join(format!("f{}", 1499 % 3))).unwrap(), last);
+    assert!(used(&home.central()) < 480 << 20);
     home.unmount();
     home.ok(&["fsck", "p", "--deep"]);
 }

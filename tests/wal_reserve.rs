@@ -64,6 +64,9 @@ fn the_reserve_is_given_once_and_made_again_on_request() {
     assert!(log.release_reserve());
     assert!(!log.release_reserve());
     assert_eq!(reserve(&disk), None);
+    // Who has it is not robbed of it by an append that asks whether there is room.
+    assert!(!log.has_room());
+    assert_eq!(reserve(&disk), None);
     log.restore_reserve();
     assert_eq!(reserve(&disk), Some(RESERVE));
 }

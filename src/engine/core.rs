@@ -185,7 +185,7 @@ impl Core {
             }
             true
         })?;
-        let meter = Arc::new(Meter::new((checkpoint.operations, checkpoint.bytes), pending));
+        let meter = Arc::new(Meter::new((checkpoint.operations, checkpoint.bytes), pending).with_age(options.limits.age));
 
         tree.load_orphans()?;
         let orphans = tree.orphans();
@@ -272,9 +272,7 @@ impl Core {
             // What is kept back is for the least that this takes.
             Err(e) if e.class == Class::Full && self.log.release_reserve() => {
                 let done = replayer.run_tight(self);
-                if done.is_ok() {
-                    self.log.restore_reserve();
-                }
+                self.log.restore_reserve();
                 done
             }
             done => done,
@@ -293,9 +291,7 @@ impl Core {
         match work() {
             Err(e) if e.class == Class::Full && self.log.release_reserve() => {
                 let done = work();
-                if done.is_ok() {
-                    self.log.restore_reserve();
-                }
+                self.log.restore_reserve();
                 done
             }
             done => done,

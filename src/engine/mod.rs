@@ -13,6 +13,7 @@ mod journal;
 mod meter;
 pub mod outside;
 mod pace;
+mod parts;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;
@@ -22,6 +23,7 @@ mod relief;
 mod replay;
 pub mod restore;
 pub mod serve;
+pub mod sessions;
 pub mod states;
 pub mod status;
 #[cfg(test)]
@@ -52,8 +54,8 @@ const BACKGROUND_NICE: i32 = 10;
 const REPLAY_TICK: Duration = Duration::from_millis(200);
 /// A segment older than this is sealed.
 const SEAL_AGE: Duration = Duration::from_secs(30);
-/// Bytes kept back for a full disk at least: what replay of a group, a checkpoint and the copies of a sweep usually take.
-const RESERVE: u64 = 16 << 20;
+/// Bytes kept back for a full disk where it is not small: what is kept of a pack that is swept (at most half of 64 MiB), and then some.
+const RESERVE: u64 = 48 << 20;
 /// How long an order to commit or unmount waits for Pijul while it makes no progress.
 const PIJUL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -125,7 +127,13 @@ impl Engine {
             Some((wall, boot)) => ClockWatch::from(wall, boot),
             None => ClockWatch::from(Time::now(), since_boot()),
         };
-        let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
+        let limits = GroupLimits {
+            idle: settings.group_idle,
+            inodes: settings.group_paths,
+            bytes: settings.group_bytes,
+            age: settings.group_age,
+            parts: settings.group_parts,
+        };
         let options = CoreOptions {
             store: project.identity.id,
             owner: (project.identity.owner_uid, project.identity.owner_gid),
@@ -134,8 +142,7 @@ impl Engine {
             segment_size: settings.segment_size,
             prepare: true,
             limits,
-            // What a segment holds must fit in, so that it can be committed and dropped.
-            reserve: RESERVE.max(2 * settings.segment_size),
+            reserve: reserve(project.layout.dir(), settings.segment_size),
             command_lines: settings.command_lines,
             cache_inodes: settings.cache_inodes,
         };
@@ -410,6 +417,13 @@ fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHa
         }
         work();
     })
+}
+
+/// Bytes to keep back for a full disk: what a segment holds must fit in, so that it can be committed and dropped; but no more than an eighth of
+/// a small disk if that is enough.
+fn reserve(dir: &std::path::Path, segment_size: u64) -> u64 {
+    let total = journal::space_of(dir).total;
+    RESERVE.min(if total > 0 { total / 8 } else { RESERVE }).max(2 * segment_size)
 }
 
 fn write_recovery(core: &Core) -> Result<()> {

@@ -127,6 +127,15 @@ impl StorageFile for DiskFile {
         self.0.set_len(len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let at = self.0.metadata()?.len();
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), at, len.saturating_sub(at).max(1)) {
+            // A file system that cannot; one that could not have the room says so.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => super::write_zeros(self, len, super::ZEROS),
+            done => Ok(done?),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }

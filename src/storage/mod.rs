@@ -62,6 +62,24 @@ pub trait Storage: Send + Sync + Debug {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
+/// Zeros that are written at once where nothing speaks for another size.
+const ZEROS: usize = 256 << 10;
+
+/// Extends a file to `len` by zeros, so many at once.
+///
+/// # Errors
+/// As [`StorageFile::write_at`].
+pub fn write_zeros<F: StorageFile + ?Sized>(file: &F, len: u64, at_once: usize) -> io::Result<()> {
+    let mut at = file.len()?;
+    let zeros = vec![0; at_once.min(usize::try_from(len.saturating_sub(at)).unwrap_or(at_once))];
+    while at < len {
+        let n = usize::try_from(len - at).unwrap_or(at_once).min(zeros.len());
+        file.write_at(&[zeros.get(..n).unwrap_or_default()], at)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
 /// An open file of a [`Storage`].
 pub trait StorageFile: Send + Sync + Debug {
     /// Length in bytes.
@@ -84,6 +102,14 @@ pub trait StorageFile: Send + Sync + Debug {
     /// # Errors
     /// Whatever the disk says.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Extends to `len`, with room on the disk for all of it; the new bytes are zeros. Where the disk knows no quick way they are written.
+    /// After an error the file may have any length between.
+    ///
+    /// # Errors
+    /// Whatever the disk says, e.g. `StorageFull`.
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        write_zeros(self, len, ZEROS)
+    }
     /// Makes the file's bytes and length durable (fdatasync).
     ///
     /// # Errors

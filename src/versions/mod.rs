@@ -3,6 +3,7 @@
 pub mod check;
 pub mod checkpoint;
 pub mod chunker;
+pub mod coalesce;
 pub mod commit;
 mod cut_file;
 pub mod diff;

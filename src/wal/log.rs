@@ -224,8 +224,8 @@ impl Log {
         self.store
     }
 
-    /// Gives the room that is kept back for a full disk to whoever makes more of it: replay, checkpoint, prune. False when it is already
-    /// given. [`Log::restore_reserve`] when there is room again.
+    /// Gives the room that is kept back for a full disk to whoever makes more of it: replay, checkpoint, prune, who end it by
+    /// [`Log::restore_reserve`], whatever came of it. False when there is none.
     pub fn release_reserve(&self) -> bool {
         self.reserve.release()
     }

@@ -1,8 +1,8 @@
-//! Room that is kept back for a full disk: `reserve`, a zero-filled file beside the segments whose bytes nobody ever reads.
+//! Room that is kept back for a full disk: `reserve`, a file beside the segments.
 //!
 //! Bytes of files are refused while less than all of it is there, so that what gets a full disk going again (recovery, replay, checkpoint,
 //! prune) has somewhere to write: it is removed when one of them finds no room, and made again when there is some. What takes no bytes (a
-//! removal, a new name) goes on: it is given a part, segment by segment. The file needs no sync: after a power cut it is there with its
+//! removal, a new name) goes on: it is given a part, segment by segment. The file holds no bytes that anybody reads, and needs no sync: after a power cut it is there with its
 //! length or it is made again.
 
 use std::io;
@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use crate::storage::{FileRef, Storage};
 
 use super::format::reserve_path;
-use super::spare::fill;
 
 /// To make it again is tried no more often than this by those who only want to know.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -39,19 +38,28 @@ pub(super) struct Reserve {
     size: u64,
     /// How many of them are there.
     held: AtomicU64,
-    /// One at a time makes, cuts or removes it; when making it failed last.
-    turn: Mutex<Option<Instant>>,
+    /// One at a time makes, cuts or removes it.
+    turn: Mutex<Turn>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// When making it failed last.
+    failed: Option<Instant>,
+    /// Somebody has it, and gives it back by [`Reserve::restore`].
+    given: bool,
 }
 
 impl Reserve {
     pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, size: u64) -> Self {
-        Self { storage, path: reserve_path(dir), size, held: AtomicU64::new(0), turn: Mutex::new(None) }
+        Self { storage, path: reserve_path(dir), size, held: AtomicU64::new(0), turn: Mutex::default() }
     }
 
-    /// Makes it whole, unless it is. A disk too full for that keeps what there is.
+    /// Makes it whole, unless it is; whoever had it has it no more. A disk too full for that keeps what there is.
     pub(super) fn restore(&self) {
-        let mut failed = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.make(&mut failed);
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.given = false;
+        self.make(&mut turn);
     }
 
     /// Is all of it there? Where it is not, making it is tried, though not all the time.
@@ -59,14 +67,14 @@ impl Reserve {
         if self.held.load(Ordering::Acquire) >= self.size {
             return true;
         }
-        let mut failed = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.is_none_or(|at| at.elapsed() >= AGAIN) {
-            self.make(&mut failed);
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !turn.given && turn.failed.is_none_or(|at| at.elapsed() >= AGAIN) {
+            self.make(&mut turn);
         }
         self.held.load(Ordering::Acquire) >= self.size
     }
 
-    fn make(&self, failed: &mut Option<Instant>) {
+    fn make(&self, turn: &mut Turn) {
         if self.size == 0 {
             return;
         }
@@ -79,14 +87,14 @@ impl Reserve {
             self.held.store(there, Ordering::Release);
             if there >= self.size { Ok(()) } else { self.extend(&file, there) }
         });
-        *failed = made.as_ref().err().map(|_| Instant::now());
+        turn.failed = made.as_ref().err().map(|_| Instant::now());
         if let Err(e) = made {
             tracing::debug!("less room than wanted is kept back for a full disk: cannot make {}: {e}", self.path.display());
         }
     }
 
     fn extend(&self, file: &FileRef, there: u64) -> io::Result<()> {
-        match fill(file, there, self.size) {
+        match file.allocate(self.size) {
             Ok(()) => {
                 self.held.store(self.size, Ordering::Release);
                 Ok(())
@@ -99,11 +107,13 @@ impl Reserve {
         }
     }
 
-    /// Gives all its room back; false when there was none.
+    /// Gives all its room away, until [`Reserve::restore`]; false when there was none.
     pub(super) fn release(&self) -> bool {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = remove(&*self.storage, &self.path).unwrap_or(false);
+        turn.given |= given;
         self.held.store(0, Ordering::Release);
-        remove(&*self.storage, &self.path).unwrap_or(false)
+        given
     }
 
     /// Gives `bytes` of its room to an append, as far as `need` may have them; false when not.

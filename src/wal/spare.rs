@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::storage::{FileRef, Storage};
+use crate::storage::{FileRef, Storage, write_zeros};
 
 use super::format::spare_path;
 
@@ -65,7 +65,7 @@ impl Shared {
             };
             let path = spare_path(&self.dir, number);
             match self.storage.create_new(&path) {
-                Ok(file) => match fill(&file, 0, size) {
+                Ok(file) => match write_zeros(&*file, size, CHUNK).and_then(|()| file.sync_data()) {
                     Ok(()) => return Ok(Spare { file, path, size }),
                     Err(e) => {
                         // Give the room back at once: the disk may be full.
@@ -100,17 +100,6 @@ impl Shared {
             self.wake.notify_all();
         }
     }
-}
-
-/// Writes zeros from `at` up to `size`, and syncs.
-pub(super) fn fill(file: &FileRef, mut at: u64, size: u64) -> io::Result<()> {
-    let zeros = vec![0; CHUNK.min(size.saturating_sub(at) as usize)];
-    while at < size {
-        let n = (size - at).min(zeros.len() as u64);
-        file.write_at(&[&zeros[..n as usize]], at)?;
-        at += n;
-    }
-    file.sync_data()
 }
 
 impl Spares {
