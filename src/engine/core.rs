@@ -121,6 +121,14 @@ impl Core {
     /// # Errors
     /// Damage above the checkpoint (with file, offset and LSN), I/O errors, a format that is not known.
     pub fn open(storage: Arc<dyn Storage>, layout: Layout, options: &CoreOptions) -> Result<Core> {
+        match Self::recover(Arc::clone(&storage), layout.clone(), options) {
+            // Whatever found no room: what is kept back is there for that, and a recovery that stopped can be begun again.
+            Err(e) if e.class == Class::Full && wal::give_up_reserve(&storage, &layout.wal()) => Self::recover(storage, layout, options),
+            opened => opened,
+        }
+    }
+
+    fn recover(storage: Arc<dyn Storage>, layout: Layout, options: &CoreOptions) -> Result<Core> {
         let started = Instant::now();
         let store = options.store;
         for dir in layout.directories() {

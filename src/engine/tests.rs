@@ -360,6 +360,27 @@ fn a_full_disk_is_got_going_again_with_the_reserve() {
     assert_eq!(disk.open_read(std::path::Path::new("/p/wal/reserve")).unwrap().len().unwrap(), 1 << 20);
 }
 
+/// Not a byte is free, and the checkpoint, the last segment and the last pack have to be written again.
+#[test]
+fn a_store_is_opened_after_a_crash_on_a_disk_without_a_free_byte() {
+    let disk = SimDisk::new();
+    let options = CoreOptions { reserve: 1 << 20, ..options(false, true) };
+    let core = Core::open(disk.shared(), Layout::new("/p"), &options).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let file = core.fs.create(&caller, Ino::ROOT, b"f", 0o644, true).unwrap().ino;
+    core.fs.write(&caller, file, 0, &[7; 100_000], false).unwrap();
+    core.replay(true).unwrap();
+    core.fs.write(&caller, file, 50_000, &[8; 100_000], false).unwrap();
+    core.fs.create(&caller, Ino::ROOT, b"g", 0o644, true).unwrap();
+    let expected = look(&core.fs);
+    drop(core);
+    let disk = disk.kill();
+    disk.set_capacity(Some(disk.used()));
+    let core = Core::open(disk.shared(), Layout::new("/p"), &options).unwrap();
+    assert_eq!(look(&core.fs), expected);
+    core.replay(true).unwrap();
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     for seed in 0..10 {

@@ -133,6 +133,11 @@ impl Reserve {
     }
 }
 
+/// Removes the reserve of a log that is not open; false when there is none, or it cannot be removed. Opening the log makes it again.
+pub fn give_up_reserve(storage: &Arc<dyn Storage>, dir: &Path) -> bool {
+    Reserve::new(Arc::clone(storage), dir, 0).release()
+}
+
 /// Removes a file; false when it was not there.
 fn remove(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
     match storage.remove(path) {
