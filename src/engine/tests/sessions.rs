@@ -136,7 +136,8 @@ fn sessions_with_paths_of_their_own_are_versions_of_their_own_and_the_label_is_t
     assert_eq!(look(&core.fs), expected);
     assert!(core.fs.locked().tree().dirty().is_empty());
     let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
-    let names = |when: &When| dump(&mut store.resolve(when).unwrap()).into_keys().map(|p| String::from_utf8(p).unwrap()).collect::<Vec<_>>();
+    let names =
+        |when: &When| dump(&mut store.resolve(when).unwrap()).into_keys().map(|p| String::from_utf8(p).unwrap()).collect::<Vec<_>>();
     assert_eq!(dump(&mut store.resolve(&When::Id(two.id.to_string())).unwrap()), expected);
     assert_eq!(names(&When::Id(one.id.to_string())), ["", "a"]);
     // A moment of the log is one of the log, whichever parts there are.
