@@ -12,6 +12,8 @@ use crate::error::{Class, Error, Result};
 use crate::project::layout::Central;
 pub use crate::project::nearest::nearest;
 use crate::project::units;
+use crate::versions::class::{self, ClassSettings};
+use crate::versions::thinning::Ages;
 
 /// Reads an environment variable. A parameter, so that tests need not change the process.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -44,6 +46,51 @@ pub struct Settings {
     pub prune_min_free: u8,
     /// How often a mount looks whether a limit is passed, 10 ms to 1 h. `prune.interval`, default 10 s.
     pub prune_interval: Duration,
+    /// What the project's directory may take before versions are thinned. `retention.max-store`, default 20 %.
+    pub max_store: MaxStore,
+    /// How densely versions stay when they are thinned. `retention.keep-all`, default 30 d; `retention.keep-hourly`, default 90 d;
+    /// `retention.keep-daily`, default forever.
+    pub ages: Ages,
+    /// How long versions hold paths of class recent; `None` is forever. `retention.keep-recent`, default 7 d.
+    pub keep_recent: Option<Duration>,
+    /// Which paths have which class. `class.*`.
+    pub classes: ClassSettings,
+}
+
+/// How much a store may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxStore {
+    /// As much as there is.
+    Unlimited,
+    /// So many bytes.
+    Bytes(u64),
+    /// A share of its file system, in percent, 1 to 100.
+    Percent(u8),
+}
+
+impl MaxStore {
+    /// Reads `20%`, `4GiB` or `unlimited`.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "unlimited" {
+            return Ok(Self::Unlimited);
+        }
+        let Some(share) = text.strip_suffix('%') else { return units::size(text).map(Self::Bytes) };
+        let percent = share.trim().parse::<u8>().ok().filter(|n| (1..=100).contains(n));
+        percent.map(Self::Percent).ok_or_else(|| format!("`{text}` is no share from 1% to 100%"))
+    }
+
+    /// In bytes, on a file system of `size` bytes; `None` without a limit.
+    #[must_use]
+    pub fn bytes(self, size: u64) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => Some(u64::try_from(u128::from(size) * u128::from(percent) / 100).unwrap_or(u64::MAX)),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -58,6 +105,10 @@ impl Default for Settings {
             prune_max_size: Some(4 << 30),
             prune_min_free: 5,
             prune_interval: Duration::from_secs(10),
+            max_store: MaxStore::Percent(20),
+            ages: Ages::default(),
+            keep_recent: Some(Duration::from_secs(7 * 86_400)),
+            classes: ClassSettings::default(),
         }
     }
 }
@@ -144,7 +195,51 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key { name: "prune.interval", default: "10s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.prune_interval = d) },
+    Key {
+        name: "retention.max-store",
+        default: "20%",
+        range: "a size, 1% to 100%, or unlimited",
+        set: |s, v| MaxStore::parse(v).map(|max| s.max_store = max),
+    },
+    Key { name: "retention.keep-all", default: "30d", range: "a length of time", set: |s, v| units::duration(v).map(|d| s.ages.all = d) },
+    Key {
+        name: "retention.keep-hourly",
+        default: "90d",
+        range: "a length of time",
+        set: |s, v| units::duration(v).map(|d| s.ages.hourly = d),
+    },
+    Key {
+        name: "retention.keep-daily",
+        default: "forever",
+        range: "a length of time, or forever",
+        set: |s, v| forever(v).map(|d| s.ages.daily = d),
+    },
+    Key {
+        name: "retention.keep-recent",
+        default: "7d",
+        range: "a length of time, or forever",
+        set: |s, v| forever(v).map(|d| s.keep_recent = d),
+    },
+    Key { name: "class.keep", default: "", range: "patterns", set: |s, v| patterns(v).map(|p| s.classes.keep = p) },
+    Key { name: "class.recent", default: class::RECENT, range: "patterns", set: |s, v| patterns(v).map(|p| s.classes.recent = p) },
+    Key { name: "class.none", default: "", range: "patterns", set: |s, v| patterns(v).map(|p| s.classes.none = p) },
+    Key {
+        name: "class.cachedir-tag",
+        default: "recent",
+        range: "keep, recent or none",
+        set: |s, v| v.parse().map(|class| s.classes.cachedir_tag = class),
+    },
 ];
+
+fn forever(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" { Ok(None) } else { units::duration(text).map(Some) }
+}
+
+fn patterns(text: &str) -> Result<Vec<String>, String> {
+    let all = class::patterns(text);
+    all.iter().try_for_each(|p| class::check_pattern(p))?;
+    Ok(all)
+}
 
 /// The setting of this name.
 ///

@@ -1,6 +1,7 @@
 //! Replay A: the log becomes states that last.
 
 pub mod check;
+pub mod class;
 pub mod checkpoint;
 pub mod chunker;
 pub mod commit;
@@ -9,5 +10,6 @@ pub mod diff;
 pub mod dir_pages;
 pub mod inode_table;
 pub mod node;
+pub mod thinning;
 pub mod version_index;
 pub mod version_log;
