@@ -23,9 +23,11 @@ pub mod restore;
 pub mod serve;
 pub mod states;
 pub mod status;
+pub mod store_size;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+pub mod usage;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
 use crate::project::layout::Central;
+pub use crate::project::max_store::MaxStore;
 pub use crate::project::nearest::nearest;
 use crate::project::units;
 use crate::versions::class::{self, ClassSettings};
@@ -55,42 +56,6 @@ pub struct Settings {
     pub keep_recent: Option<Duration>,
     /// Which paths have which class. `class.*`.
     pub classes: ClassSettings,
-}
-
-/// How much a store may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaxStore {
-    /// As much as there is.
-    Unlimited,
-    /// So many bytes.
-    Bytes(u64),
-    /// A share of its file system, in percent, 1 to 100.
-    Percent(u8),
-}
-
-impl MaxStore {
-    /// Reads `20%`, `4GiB` or `unlimited`.
-    ///
-    /// # Errors
-    /// What is wrong, for people.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "unlimited" {
-            return Ok(Self::Unlimited);
-        }
-        let Some(share) = text.strip_suffix('%') else { return units::size(text).map(Self::Bytes) };
-        let percent = share.trim().parse::<u8>().ok().filter(|n| (1..=100).contains(n));
-        percent.map(Self::Percent).ok_or_else(|| format!("`{text}` is no share from 1% to 100%"))
-    }
-
-    /// In bytes, on a file system of `size` bytes; `None` without a limit.
-    #[must_use]
-    pub fn bytes(self, size: u64) -> Option<u64> {
-        match self {
-            Self::Unlimited => None,
-            Self::Bytes(bytes) => Some(bytes),
-            Self::Percent(percent) => Some(u64::try_from(u128::from(size) * u128::from(percent) / 100).unwrap_or(u64::MAX)),
-        }
-    }
 }
 
 impl Default for Settings {
@@ -577,6 +542,15 @@ mod tests {
                 (Layer::User, "5", "/c/config.toml"),
                 (Layer::Default, "5%", ""),
                 (Layer::Default, "10s", ""),
+                (Layer::Default, "20%", ""),
+                (Layer::Default, "30d", ""),
+                (Layer::Default, "90d", ""),
+                (Layer::Default, "forever", ""),
+                (Layer::Default, "7d", ""),
+                (Layer::Default, "", ""),
+                (Layer::Default, class::RECENT, ""),
+                (Layer::Default, "", ""),
+                (Layer::Default, "recent", ""),
             ]
         );
         assert_eq!(
@@ -591,6 +565,7 @@ mod tests {
                 prune_max_size: Some(5),
                 prune_min_free: 5,
                 prune_interval: Duration::from_secs(10),
+                ..Settings::default()
             }
         );
         assert_eq!(only_env(&no_env).unwrap().settings, Settings::default());
@@ -614,6 +589,15 @@ mod tests {
             prune_max_size: None,
             prune_min_free: 90,
             prune_interval: Duration::ZERO,
+            max_store: MaxStore::Unlimited,
+            ages: Ages { all: Duration::ZERO, hourly: Duration::ZERO, daily: Some(Duration::ZERO) },
+            keep_recent: None,
+            classes: ClassSettings {
+                none: vec!["a".into()],
+                recent: Vec::new(),
+                keep: vec!["b".into()],
+                cachedir_tag: class::Class::None,
+            },
         };
         odd.apply(&all, "test").unwrap();
         assert_eq!(odd, Settings::default());
@@ -645,6 +629,10 @@ mod tests {
             "[group]\nidle = \"2\"",
             "[prune]\nmax-age = \"1mo\"",
             "[prune]\nmax-size = true",
+            "[retention]\nmax-store = \"0%\"",
+            "[retention]\nkeep-daily = \"never\"",
+            "[class]\nnone = \"[z-a]\"",
+            "[class]\ncachedir-tag = \"all\"",
             "central-dir = \"relative\"",
             "central-dir = 3",
             "not toml",

@@ -16,4 +16,5 @@ pub mod status;
 pub mod sync;
 mod transfer;
 pub mod unmount;
+pub mod usage;
 pub mod wal;
