@@ -20,9 +20,9 @@ use crate::ids::{BlobId, Ino, Lsn, Time};
 use crate::project::Layout;
 use crate::storage::Disk;
 use crate::tree::{BlobRead, Tree, decode_blob, load_state};
-use crate::versions::class::{ClassSettings, Classes};
+use crate::versions::class::{ClassSettings, Classes, Seen};
 use crate::versions::inode_table;
-use crate::versions::node::{Content, DirNode, Entry, FileKind, InodeEntry, Link, Node, Piece};
+use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Link, Node, Piece};
 use crate::versions::version_log::Version;
 
 /// What the rows are.
@@ -177,11 +177,11 @@ struct Count<'a> {
 
 impl Count<'_> {
     /// The number of the row that a path counts for.
-    fn row(&mut self, state: &mut Tree, path: &[u8], is_dir: bool) -> Result<u32> {
+    fn row(&mut self, seen: &mut Seen, path: &[u8], is_dir: bool) -> Result<u32> {
         let name: Vec<u8> = match self.by {
             By::Path(None) => path.to_vec(),
             By::Path(Some(depth)) => path.split(|b| *b == b'/').take(depth).collect::<Vec<_>>().join(&b'/'),
-            By::Class => self.classes.of(state, path, is_dir)?.name().into(),
+            By::Class => self.classes.of(seen, path, is_dir)?.name().into(),
             By::Process => Vec::new(),
         };
         if let Some(row) = self.rows.get(&name) {
@@ -210,33 +210,45 @@ impl Count<'_> {
         }
         self.classes.forget();
         let mut tree = Tree::open(Arc::clone(self.blobs), Some(*root), Ino(2), Lsn::ZERO, Time::default())?;
-        let top = self.row(&mut tree, b"", true)?;
-        self.mark(*root, part, top);
         let blobs = Arc::clone(self.blobs);
         let state = load_state(&*blobs, root)?;
+        let mut seen = Seen::default();
         // Directories still to be looked into: their path, and what holds their entries.
         let mut dirs = Vec::new();
-        self.node(&mut tree, &state.root, Vec::new(), part, &mut dirs)?;
+        self.node(&mut seen, &state.root, Vec::new(), part, &mut dirs)?;
         while let Some((path, id)) = dirs.pop() {
-            let entries: Vec<Entry> = match decode_blob(&*blobs, &id, "directory")? {
-                DirNode::Entries(entries) => entries,
+            if self.marks.contains_key(&id) {
+                continue;
+            }
+            let (mut entries, mut new_pages): (Vec<Entry>, Vec<BlobId>) = (Vec::new(), Vec::new());
+            match decode_blob(&*blobs, &id, "directory")? {
+                DirNode::Entries(all) => entries = all,
                 DirNode::Pages(pages) => {
-                    let row = self.row(&mut tree, &path, true)?;
-                    let mut all = Vec::new();
                     for page in pages {
-                        if self.mark(page, part, row) {
-                            all.append(&mut decode_blob(&*blobs, &page, "directory page")?);
+                        let new = !self.marks.contains_key(&page);
+                        // What says the classes may stand in a page that is known.
+                        if new || self.by == By::Class {
+                            entries.append(&mut decode_blob(&*blobs, &page, "directory page")?);
                         }
+                        new_pages.extend(new.then_some(page));
                     }
-                    all
                 }
-            };
+            }
+            if self.by == By::Class {
+                seen.enter(&*blobs, &state, &path, &entries)?;
+            }
+            let row = self.row(&mut seen, &path, true)?;
+            for id in new_pages.into_iter().chain([id]) {
+                self.mark(id, part, row);
+            }
             for entry in entries {
                 if let Some(node) = entry.node {
-                    self.node(&mut tree, &node, join(&path, &entry.name), part, &mut dirs)?;
+                    self.node(&mut seen, &node, join(&path, &entry.name), part, &mut dirs)?;
                 }
             }
         }
+        let top = self.row(&mut seen, b"", true)?;
+        self.mark(*root, part, top);
         // The table: its blobs belong to everything, the files with several names to their first.
         let mut linked: Vec<(Vec<Link>, Node)> = Vec::new();
         let mut tables = Vec::new();
@@ -266,35 +278,33 @@ impl Count<'_> {
                 Some(link) => tree.path_of(link.dir)?.map(|dir| join(&dir, &link.name)),
                 None => None,
             };
-            self.node(&mut tree, &node, path.unwrap_or_default(), part, &mut Vec::new())?;
+            self.node(&mut seen, &node, path.unwrap_or_default(), part, &mut Vec::new())?;
         }
         Ok(())
     }
 
-    fn node(&mut self, tree: &mut Tree, node: &Node, path: Vec<u8>, part: Part, dirs: &mut Vec<(Vec<u8>, BlobId)>) -> Result<()> {
+    fn node(&mut self, seen: &mut Seen, node: &Node, path: Vec<u8>, part: Part, dirs: &mut Vec<(Vec<u8>, BlobId)>) -> Result<()> {
         match &node.content {
             Content::Empty | Content::Target(_) => {}
             Content::Directory(id) => {
                 if !self.marks.contains_key(id) {
-                    let row = self.row(tree, &path, true)?;
-                    self.mark(*id, part, row);
                     dirs.push((path, *id));
                 }
             }
-            Content::Pieces(pieces) => self.pieces(tree, pieces, &path, part)?,
+            Content::Pieces(pieces) => self.pieces(seen, pieces, &path, part)?,
             Content::PieceList(id) => {
                 if !self.marks.contains_key(id) {
-                    let row = self.row(tree, &path, node.kind == FileKind::Directory)?;
+                    let row = self.row(seen, &path, false)?;
                     self.mark(*id, part, row);
                     let pieces: Vec<Piece> = decode_blob(&**self.blobs, id, "piece list")?;
-                    self.pieces(tree, &pieces, &path, part)?;
+                    self.pieces(seen, &pieces, &path, part)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn pieces(&mut self, tree: &mut Tree, pieces: &[Piece], path: &[u8], part: Part) -> Result<()> {
+    fn pieces(&mut self, seen: &mut Seen, pieces: &[Piece], path: &[u8], part: Part) -> Result<()> {
         let mut row = None;
         for piece in pieces {
             if let Piece::Chunk { id, .. } = piece
@@ -302,7 +312,7 @@ impl Count<'_> {
             {
                 let row = match row {
                     Some(row) => row,
-                    None => *row.insert(self.row(tree, path, false)?),
+                    None => *row.insert(self.row(seen, path, false)?),
                 };
                 self.mark(*id, part, row);
             }

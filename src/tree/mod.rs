@@ -9,6 +9,7 @@ mod evict;
 mod extents;
 mod load;
 mod rebase;
+mod take_out;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

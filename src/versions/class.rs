@@ -16,8 +16,9 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::tree::{Tree, TreeError};
-use crate::versions::node::FileKind;
+use crate::tree::{BlobRead, Tree, TreeError, decode_blob};
+use crate::versions::inode_table;
+use crate::versions::node::{Content, Entry, FileKind, InodeEntry, Node, Piece, State};
 
 /// The file that says the classes of what is beside and below it.
 pub const FILE: &[u8] = b".izeignore";
@@ -28,8 +29,6 @@ pub const FILE_MAX: u64 = 1 << 20;
 /// Marks a directory whose content can be made again (<https://bford.info/cachedir/>).
 const TAG: &[u8] = b"CACHEDIR.TAG";
 const TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-/// Directories remembered at most.
-const REMEMBERED: usize = 1 << 16;
 
 /// How much history a path has; less is smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -137,6 +136,63 @@ pub trait Look {
     fn file(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>, TreeError>;
 }
 
+/// A state that is walked by its blobs: what the directories entered so far hold of such files.
+#[derive(Debug, Default)]
+pub struct Seen {
+    files: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Seen {
+    /// Takes what matters of a directory's entries. To be called before anything in the directory, or itself, is asked for.
+    ///
+    /// # Errors
+    /// When one of the files cannot be read.
+    pub fn enter(&mut self, blobs: &dyn BlobRead, state: &State, dir: &[u8], entries: &[Entry]) -> Result<(), TreeError> {
+        for (name, max) in [(FILE, FILE_MAX + 1), (TAG, TAG_SIGNATURE.len() as u64)] {
+            let Ok(at) = entries.binary_search_by(|e| e.name.as_slice().cmp(name)) else { continue };
+            let Some(entry) = entries.get(at).filter(|e| e.kind == FileKind::File) else { continue };
+            let node = match &entry.node {
+                Some(node) => node.clone(),
+                None => match inode_table::lookup(blobs, state, entry.ino)? {
+                    Some(InodeEntry::Node(node, _)) => node,
+                    _ => return Err(TreeError::NoInode(entry.ino)),
+                },
+            };
+            self.files.insert(join(dir, name), head_of(blobs, &node, max)?);
+        }
+        Ok(())
+    }
+}
+
+/// The first bytes of a file.
+fn head_of(blobs: &dyn BlobRead, node: &Node, max: u64) -> Result<Vec<u8>, TreeError> {
+    let len = usize::try_from(node.size.min(max)).unwrap_or(0);
+    let pieces = match &node.content {
+        Content::Pieces(pieces) => pieces.clone(),
+        Content::PieceList(id) => decode_blob(blobs, id, "piece list")?,
+        _ => Vec::new(),
+    };
+    let mut out = Vec::new();
+    for piece in pieces {
+        if out.len() >= len {
+            break;
+        }
+        match piece {
+            Piece::Chunk { id, .. } => out.extend_from_slice(&blobs.get(&id)?),
+            Piece::Hole { len: hole } => out.resize((out.len() + usize::try_from(hole).unwrap_or(len)).min(len), 0),
+        }
+    }
+    out.resize(len, 0);
+    Ok(out)
+}
+
+impl Look for Seen {
+    fn file(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        let bytes = self.files.get(path);
+        Ok(bytes.map(|b| b.iter().copied().take(usize::try_from(max).unwrap_or(usize::MAX)).collect()))
+    }
+}
+
 impl Look for Tree {
     fn file(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>, TreeError> {
         let Some(ino) = self.resolve(path)? else { return Ok(None) };
@@ -242,12 +298,28 @@ struct Dir {
     said_of: Vec<u8>,
     /// The outermost first.
     rules: Vec<Arc<Rules>>,
+    /// Names all of this: where two directories of two states have the same one, what is in them is judged the same.
+    token: Token,
 }
 
-/// The classes of the paths of one state. Remembers up to 65,536 directories.
+/// Names the rules that hold in a directory.
+pub type Token = [u8; 16];
+
+fn token(parts: &[&[u8]]) -> Token {
+    let mut hasher = blake3::Hasher::new();
+    parts.iter().for_each(|part| {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    });
+    let mut out = [0; 16];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    out
+}
+
+/// The classes of the paths of one state. Remembers each directory that was asked for, in about 200 bytes.
 #[derive(Debug)]
 pub struct Classes {
     settings: Arc<Rules>,
+    settings_token: Token,
     tag: Class,
     dirs: HashMap<Vec<u8>, Arc<Dir>>,
     /// Lines that do not read, in words; each once.
@@ -258,7 +330,9 @@ impl Classes {
     /// For a state that nobody has looked at yet.
     #[must_use]
     pub fn new(settings: &ClassSettings) -> Self {
-        Self { settings: Arc::new(Rules::of_settings(settings)), tag: settings.cachedir_tag, dirs: HashMap::new(), problems: Vec::new() }
+        let rules = Arc::new(Rules::of_settings(settings));
+        let settings_token = token(&[format!("{settings:?}").as_bytes()]);
+        Self { settings: rules, settings_token, tag: settings.cachedir_tag, dirs: HashMap::new(), problems: Vec::new() }
     }
 
     /// Another state is looked at from now on.
@@ -301,6 +375,14 @@ impl Classes {
         Ok(Decided { class: dir.class, rule: dir.rule.clone(), above })
     }
 
+    /// Names the rules that hold in a directory, its path included.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn token(&mut self, state: &mut dyn Look, dir: &[u8]) -> Result<Token, TreeError> {
+        self.dir(state, dir).map(|d| d.token)
+    }
+
     fn dir(&mut self, state: &mut dyn Look, path: &[u8]) -> Result<Arc<Dir>, TreeError> {
         // Without recursion: a path may be deep.
         let mut missing = Vec::new();
@@ -312,15 +394,13 @@ impl Classes {
             missing.push(at);
             if at.is_empty() {
                 let settings = vec![Arc::clone(&self.settings)];
-                break Arc::new(Dir { class: Class::Keep, rule: Rule::Nobody, said_of: Vec::new(), rules: settings });
+                let token = self.settings_token;
+                break Arc::new(Dir { class: Class::Keep, rule: Rule::Nobody, said_of: Vec::new(), rules: settings, token });
             }
             at = split(at).0;
         };
         for path in missing.into_iter().rev() {
             dir = Arc::new(self.enter(state, &dir, path)?);
-            if self.dirs.len() >= REMEMBERED {
-                self.dirs.clear();
-            }
             self.dirs.insert(path.to_vec(), Arc::clone(&dir));
         }
         Ok(dir)
@@ -328,7 +408,8 @@ impl Classes {
 
     /// A directory in `parent` (or the root, in itself).
     fn enter(&mut self, state: &mut dyn Look, parent: &Dir, path: &[u8]) -> Result<Dir, TreeError> {
-        let mut dir = Dir { class: parent.class, rule: parent.rule.clone(), said_of: parent.said_of.clone(), rules: parent.rules.clone() };
+        let (rule, said_of, rules) = (parent.rule.clone(), parent.said_of.clone(), parent.rules.clone());
+        let mut dir = Dir { class: parent.class, rule, said_of, rules, token: parent.token };
         if !path.is_empty() {
             match said(parent, path, true) {
                 Some((class, rule)) if class < dir.class || dir.class == Class::Keep => {
@@ -341,6 +422,7 @@ impl Classes {
                 None => {}
             }
         }
+        dir.token = token(&[&parent.token, path, dir.class.name().as_bytes()]);
         // Below a directory without history nothing has any.
         if dir.class > Class::None
             && let Some(bytes) = state.file(&join(path, FILE), FILE_MAX + 1)?
@@ -348,6 +430,7 @@ impl Classes {
             if bytes.len() as u64 > FILE_MAX {
                 self.problems.push(format!("{} is longer than 1 MiB and was not read", join(path, FILE).escape_ascii()));
             } else {
+                dir.token = token(&[&dir.token, &bytes]);
                 dir.rules.push(Arc::new(Rules::of_file(path, &bytes, &mut self.problems)));
             }
         }

@@ -13,3 +13,4 @@ pub mod node;
 pub mod thinning;
 pub mod version_index;
 pub mod version_log;
+pub mod without;
