@@ -12,7 +12,7 @@ use ize::fs::journal::Caller;
 use ize::ids::{BlobId, Ino, Lsn, StoreId, Time, VersionSeq};
 use ize::project::Layout;
 use ize::storage::Disk;
-use ize::versions::version_log::{Mode, Origin, PathChange, Version, VersionLog, What};
+use ize::versions::version_log::{ChangeId, Mode, Origin, PathChange, Version, VersionLog, What};
 
 const CALLER: Caller = Caller { pid: 0, uid: 0, gid: 0 };
 
@@ -174,6 +174,11 @@ fn many() {
             operations: 1,
             bytes: 100,
             origin: Origin::Burst,
+            id: ChangeId(seq),
+            covers: Lsn(seq),
+            thinned: 0,
+            part: 1,
+            parts: 1,
         };
         log.append(&version).expect("appended");
         log.counted();

@@ -220,3 +220,28 @@ fn a_flipped_bit_in_one_files_chunk_loses_that_file_only_and_is_named() {
     let rest = std::fs::read(rest).unwrap();
     assert!(rest.len() == bytes.len() && rest[..1_000_000] == bytes[..1_000_000] && rest != bytes);
 }
+
+/// The golden version logs of both formats; the second one has a version thinned out, and two that share a window.
+#[test]
+fn version_logs_of_both_formats_are_listed() {
+    let home = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (golden, numbers) in [("versions-1.bin", &["1", "2", "3"][..]), ("versions-2.bin", &["1", "3", "4", "5", "6"])] {
+        let store = home.path().join(golden);
+        std::fs::create_dir_all(store.join("meta")).unwrap();
+        std::fs::write(store.join("meta/project.toml"), "id = \"05050505-0505-0505-0505-050505050505\"\n").unwrap();
+        std::fs::copy(source.join("tests/golden").join(golden), store.join("meta/versions")).unwrap();
+        std::fs::copy(source.join("src/rescue/rescue.py"), store.join("meta/rescue.py")).unwrap();
+        let listed = || -> Vec<String> {
+            let ran = rescue(&store, &[OsStr::new("--list")], None);
+            assert_eq!(ran.code, 0, "{ran:?}");
+            ran.out.lines().map(|l| l.split_whitespace().nth(1).unwrap().to_owned()).collect()
+        };
+        assert_eq!(listed(), numbers);
+        // Its header damaged, the records tell their form.
+        let mut bytes = std::fs::read(store.join("meta/versions")).unwrap();
+        bytes[9] ^= 1;
+        std::fs::write(store.join("meta/versions"), &bytes).unwrap();
+        assert_eq!(listed(), numbers);
+    }
+}

@@ -115,7 +115,7 @@ impl Feeder {
             // The lock is held for the look-up only.
             let version = {
                 let history = self.core.history();
-                if head >= history.checkpoint.version { None } else { history.versions.get(head.next())? }
+                if head >= history.checkpoint.version { None } else { history.versions.after(head)? }
             };
             let Some(version) = version else { return Ok(()) };
             feed.record(&version)?;

@@ -41,7 +41,7 @@ use self::upkeep::Upkeep;
 use crate::control::message::{CommitReport, CommittedVersion, LastPrune, PathBytes, RestoreAction, RestoreReport, RestoreRequest};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
-use crate::ids::{Lsn, Time, VersionSeq};
+use crate::ids::{Lsn, Time};
 use crate::op::{Mark, Marker};
 use crate::project::lock::{Lock, since_boot};
 use crate::project::{Project, Settings};
@@ -245,9 +245,10 @@ impl Engine {
         let (last, versions) = {
             let history = self.core.history();
             let last = history.checkpoint.version;
-            let mut versions = Vec::new();
-            for seq in before.0 + 1..=last.0 {
-                versions.extend(history.versions.get(VersionSeq(seq))?);
+            let (mut versions, mut at) = (Vec::new(), before);
+            while let Some(version) = history.versions.after(at)?.filter(|v| v.seq <= last) {
+                at = version.seq;
+                versions.push(version);
             }
             (last, versions)
         };
@@ -255,7 +256,7 @@ impl Engine {
         self.feeder.wait_for(last, PIJUL_PATIENCE)?;
         let report = |v: crate::versions::version_log::Version| CommittedVersion {
             seq: v.seq,
-            id: v.id(self.core.store).to_string(),
+            id: v.id.to_string(),
             first: v.first,
             last: v.last,
             message: v.label.clone().unwrap_or_default(),

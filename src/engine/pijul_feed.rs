@@ -18,7 +18,6 @@ use crate::versions::version_log::Version;
 pub struct Feed {
     repository: Repository,
     layout: Layout,
-    store: StoreId,
     blobs: Arc<dyn BlobRead>,
 }
 
@@ -55,10 +54,10 @@ impl Feed {
     /// When the repository cannot be opened, or its head is not ize's.
     pub fn open(layout: &Layout, store: StoreId, owner: (u32, u32), blobs: Arc<dyn BlobRead>) -> Result<Self> {
         let repository = Repository::open_or_create(layout.dir(), store, Owner { uid: owner.0, gid: owner.1 })?;
-        let feed = Self { repository, layout: layout.clone(), store, blobs };
-        let head = feed.head()?;
+        let feed = Self { repository, layout: layout.clone(), blobs };
+        let head = feed.repository.head()?.map_or((VersionSeq(0), 0), |head| (head.seq, head.changes));
         let indexed = pijul_index::read(layout)?;
-        if indexed.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq) != head || indexed.len() as u64 != head.0 {
+        if (indexed.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq), indexed.len() as u64) != head {
             let log = feed.repository.log()?;
             let entries: Vec<(VersionSeq, String)> = log.into_iter().filter_map(|e| Some((e.coverage?.seq, e.hash))).collect();
             pijul_index::rewrite(layout, &entries)?;
@@ -74,7 +73,7 @@ impl Feed {
         Ok(self.repository.head()?.map_or(VersionSeq(0), |head| head.seq))
     }
 
-    /// Records one version; it must be the one after the head (one at or below is already there).
+    /// Records one version; it must be the first one that is kept above the head (one at or below is already there).
     ///
     /// # Errors
     /// What reading the states or Pijul says.
@@ -108,7 +107,7 @@ impl Feed {
             self.moved_links(version, &mut old, &mut new, &mut changes)?;
         }
         Ok(VersionInput {
-            id: version.id(self.store).0,
+            id: version.id.0,
             seq: version.seq,
             first: version.first,
             last: version.last,

@@ -18,7 +18,7 @@ use crate::op::{Entry, ProcessKey, ProcessRecord};
 use crate::tree::{BlobRead, LogBytes, Tree};
 use crate::versions::checkpoint::{Checkpoint, ReplaceError};
 use crate::versions::diff::{Difference, diff};
-use crate::versions::version_log::{Origin, PathChange, ProcessLabel, Version, What};
+use crate::versions::version_log::{ChangeId, LISTED_MAX, Origin, PathChange, ProcessLabel, Version, What};
 
 /// Processes remembered by name at most.
 const PROCESSES: usize = 4096;
@@ -172,9 +172,11 @@ impl Follower {
             0
         } else {
             let busy = std::mem::take(&mut self.busy);
+            let seq = history.versions.newest().next();
+            let first = last.as_ref().map_or(Lsn(1), |v| v.last.next());
             let version = Version {
-                seq: last.as_ref().map_or(crate::ids::VersionSeq(1), |v| v.seq.next()),
-                first: last.as_ref().map_or(Lsn(1), |v| v.last.next()),
+                seq,
+                first,
                 last: group.last,
                 begin: group.begin,
                 end: group.end,
@@ -191,6 +193,11 @@ impl Follower {
                     (None, End::Commit(_)) => Origin::Commit,
                     (None, End::Unmount) => Origin::Unmount,
                 },
+                id: ChangeId::of(core.store, seq, first, group.last, &committed.root),
+                covers: first,
+                thinned: 0,
+                part: 1,
+                parts: 1,
             };
             history.versions.append(&version)?;
             history.versions.sync()?;
@@ -202,7 +209,7 @@ impl Follower {
             lsn: up_to,
             floor: old.floor,
             root: Some(committed.root),
-            version: crate::ids::VersionSeq(last.map_or(0, |v| v.seq.0) + made),
+            version: history.versions.newest(),
             next_ino: self.tree.next_ino(),
             clock: self.tree.clock(),
             epoch: old.epoch,
@@ -243,9 +250,6 @@ impl Follower {
         }
     }
 }
-
-/// Bytes of paths that a version lists at most.
-const LISTED_MAX: usize = 16 << 20;
 
 /// The differences as a version lists them: what follows from others is left out, unless there is nothing else.
 fn path_changes(differences: &[Difference]) -> Vec<PathChange> {

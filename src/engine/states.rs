@@ -146,9 +146,14 @@ impl Store {
             return if to != Lsn(u64::MAX) && self.end()? < to { Err(not_yet(to)) } else { Ok(tree) };
         }
         self.whole_versions()?;
-        let base = match until {
+        let near = match until {
             Some(time) => self.versions.at_time(time)?,
             None => self.versions.at_lsn(to)?,
+        };
+        // The log goes on from the end of a window only. A part of one is the best that is known where the log is pruned.
+        let (base, part) = match near {
+            Some(part) if !part.is_whole() => (self.versions.at_lsn(Lsn(part.first.0.saturating_sub(1)))?, Some(part)),
+            near => (near, None),
         };
         let mut tree = match &base {
             Some(version) => self.state_of(version)?,
@@ -174,6 +179,7 @@ impl Store {
         {
             return match (&base, until) {
                 // A time between two versions whose operations are pruned: the last state known before it.
+                (_, Some(_)) if part.is_some() => part.as_ref().map_or(Ok(tree), |part| self.state_of(part)),
                 (Some(_), Some(_)) => Ok(tree),
                 _ => Err(self.too_old(oldest)),
             };
@@ -199,7 +205,7 @@ impl Store {
     }
 
     fn version_after(&self, base: Option<&Version>) -> Result<Option<Version>> {
-        self.versions.get(base.map_or(VersionSeq(1), |v| v.seq.next()))
+        self.versions.after(base.map_or(VersionSeq(0), |v| v.seq))
     }
 
     fn too_old(&self, oldest: Lsn) -> Error {
@@ -243,20 +249,13 @@ impl Store {
             When::Now { back: 0 } => self.state_at(Lsn(u64::MAX)),
             When::Now { back } => {
                 self.whole_versions()?;
-                let mut now = self.state_at(Lsn(u64::MAX))?;
+                let now = self.state_at(Lsn(u64::MAX))?;
                 let last = self.versions.last()?;
                 // What no version holds yet counts as one.
                 let pending = now.applied() > last.as_ref().map_or(Lsn::ZERO, |v| v.last) && now.dirty().iter().any(|_| true);
-                let newest = last.map_or(0, |v| v.seq.0);
-                let wanted = (newest + u64::from(pending)).checked_sub(u64::from(*back));
-                match wanted {
-                    Some(seq) if seq > 0 => {
-                        let version = self.versions.get(VersionSeq(seq))?;
-                        let version = version.ok_or_else(|| Error::new(Class::NotFound, format!("there is no version {seq}")))?;
-                        now = self.state_of(&version)?;
-                        Ok(now)
-                    }
-                    _ => Err(Error::new(Class::NotFound, format!("there are only {newest} versions before now"))
+                match self.versions.back(u64::from(*back - u32::from(pending)))? {
+                    Some(version) => self.state_of(&version),
+                    None => Err(Error::new(Class::NotFound, format!("there are only {} versions before now", self.versions.len()))
                         .hint("`ize history` lists them")),
                 }
             }

@@ -10,7 +10,7 @@ use super::core::{Item, for_each_item};
 use crate::control::message::{Cache, Horizon, PathBytes, RequestLatency, StatusReport, UNCOMMITTED_MAX, Uncommitted};
 use crate::error::{Class, Result};
 use crate::fs::latency::TOLD;
-use crate::ids::{Ino, Lsn, VersionSeq};
+use crate::ids::{Ino, Lsn};
 use crate::op::Operation;
 use crate::project::Project;
 use crate::storage::Storage;
@@ -218,7 +218,7 @@ fn log_usage(storage: &dyn Storage, dir: &std::path::Path) -> Result<(u64, u64),
 }
 
 fn first_version(versions: &VersionLog) -> Result<Option<Horizon>> {
-    Ok(versions.get(VersionSeq(1))?.map(|v| Horizon { lsn: v.last, time: v.end }))
+    Ok(versions.first()?.map(|v| Horizon { lsn: v.last, time: v.end }))
 }
 
 /// How a project stands that nobody has open, from what is on disk.

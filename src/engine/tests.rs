@@ -246,7 +246,7 @@ fn every_version_is_read_back_and_restored_as_it_was() {
             let version = store.versions().get(VersionSeq(seq)).unwrap().unwrap();
             let expected = state_at(version.last).unwrap();
             assert_eq!(dump(&mut store.state_of(&version).unwrap()), expected, "seed {seed}, version {seq}");
-            let id = version.id(STORE).to_string();
+            let id = version.id.to_string();
             assert_eq!(dump(&mut store.resolve(&When::Id(id)).unwrap()), expected);
         }
         let oldest = store.oldest_in_log().unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::BadRecord;
 use super::finding::{Affected, Finding, Part};
-use crate::ids::{BlobId, Ino, Lsn, StoreId, VersionSeq};
+use crate::ids::{BlobId, Ino, Lsn, StoreId};
 use crate::project::Layout;
 use crate::storage::Storage;
 use crate::tree::Tree;
@@ -75,7 +75,7 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
 fn log(finding: &mut Finding, known: &Known<'_>) {
     let (from, through) = (finding.lsn.unwrap_or(Lsn::ZERO), finding.through.unwrap_or(Lsn(u64::MAX)));
     let checkpoint = known.checkpoint.map_or(Lsn::ZERO, |c| c.lsn);
-    let touched: Vec<&VersionSeen> = known.versions.versions.iter().filter(|v| v.first <= through && v.last >= from).collect();
+    let touched: Vec<&VersionSeen> = known.versions.versions.iter().filter(|v| v.covers <= through && v.last >= from).collect();
     if let (Some(first), Some(last)) = (touched.first(), touched.last()) {
         finding.affected.versions = Some((first.seq, last.seq));
         finding.affected.count = touched.len() as u64;
@@ -183,9 +183,8 @@ fn pack(finding: &mut Finding, of_blobs: &HashMap<BlobId, Affected>, durable: &H
 /// What can be done about something in states.
 fn state(affected: &Affected, versions: &VersionsReport) -> String {
     let word = |v: &VersionSeen| if v.sound { format!("version {} ({})", v.seq, v.id) } else { format!("version {}", v.seq) };
-    let at = |seq: u64| versions.versions.iter().find(|v| v.seq == VersionSeq(seq));
-    let before = affected.versions.and_then(|(first, _)| at(first.0.checked_sub(1)?));
-    let after = affected.versions.and_then(|(_, last)| at(last.0 + 1));
+    let before = affected.versions.and_then(|(first, _)| versions.versions.iter().rfind(|v| v.seq < first));
+    let after = affected.versions.and_then(|(_, last)| versions.versions.iter().find(|v| v.seq > last));
     match (affected.newest, before) {
         (false, _) => {
             let next = after.map(|v| format!(" from {} on", word(v))).unwrap_or_default();

@@ -51,6 +51,8 @@ pub struct Recorded {
     pub last_lsn: Lsn,
     /// Its change, in base32 as the client shows it.
     pub hash: String,
+    /// How many changes there are.
+    pub changes: u64,
 }
 
 /// What became of a version.
@@ -192,9 +194,9 @@ impl Repository {
             let channel = txn.load_channel(channel_name()?).map_err(refused("cannot read the channel"))?;
             let Some(channel) = channel else { return Ok(None) };
             let head = self.head_in(&txn, &channel)?;
-            let Some((_, hash, coverage)) = head else { return Ok(None) };
+            let Some((n, hash, coverage)) = head else { return Ok(None) };
             let coverage = coverage.ok_or_else(|| foreign(&hash))?;
-            Ok(Some(Recorded { seq: coverage.seq, last_lsn: coverage.last, hash: hash.to_base32() }))
+            Ok(Some(Recorded { seq: coverage.seq, last_lsn: coverage.last, hash: hash.to_base32(), changes: n + 1 }))
         })
     }
 
@@ -218,10 +220,11 @@ impl Repository {
         })
     }
 
-    /// Records a version: the one after [`head`](Self::head), or any when there is none. One that is there already is left alone.
+    /// Records a version: the first one that is kept above [`head`](Self::head), or any when there is none. Numbers may have gaps. One that
+    /// is there already is left alone.
     ///
     /// # Errors
-    /// `Refused` when a version is left out or the head is not ize's; `Io`, `Full`; `Failed` when libpijul refuses even the safe form, in
+    /// `Refused` when the head is not ize's; `Io`, `Full`; `Failed` when libpijul refuses even the safe form, in
     /// which every file is a manifest. After an error nothing of the version is there.
     pub fn record(&self, version: &VersionInput) -> Result<Outcome> {
         let mut outcomes = self.record_many(std::slice::from_ref(version))?;
@@ -292,11 +295,7 @@ impl Repository {
         if let Some((n, hash, coverage)) = self.head_in(&*txn.read(), channel)? {
             let head = coverage.ok_or_else(|| foreign(&hash))?;
             if version.seq <= head.seq {
-                return self.find(txn, channel, n, head.seq, version.seq).map(Outcome::AlreadyThere);
-            }
-            if version.seq != head.seq.next() {
-                let what = format!("version {} cannot follow version {}, the last one in Pijul", version.seq, head.seq);
-                return Err(Error::new(Class::Refused, what));
+                return self.find(txn, channel, n, version.seq).map(Outcome::AlreadyThere);
             }
         }
         let plan = plan(&version.changes, (self.owner.uid, self.owner.gid), safe)?;
@@ -309,16 +308,22 @@ impl Repository {
         Ok(if empty { Outcome::Empty(hash) } else { Outcome::Recorded(hash) })
     }
 
-    /// The change of an earlier version: as many places before the head as versions.
-    fn find(&self, txn: &ArcTxn<MutTxn0>, channel: &ChannelRef<MutTxn0>, n: u64, head: VersionSeq, seq: VersionSeq) -> Result<String> {
-        let missing = || Error::new(Class::NotFound, format!("version {seq} is before the first one in Pijul"));
-        let place = n.checked_sub(head.0.saturating_sub(seq.0)).ok_or_else(missing)?;
-        let entry = txn.read().get_changes(channel, place).map_err(refused("cannot read the log"))?;
-        let (hash, _) = entry.ok_or_else(missing)?;
-        match self.coverage(self.header(&hash)?.description.as_deref()) {
-            Some(c) if c.seq == seq => Ok(hash.to_base32()),
-            _ => Err(foreign(&hash)),
+    /// The change of an earlier version, at or before place `n` of the log. Numbers grow along the log, and may have gaps.
+    fn find(&self, txn: &ArcTxn<MutTxn0>, channel: &ChannelRef<MutTxn0>, n: u64, seq: VersionSeq) -> Result<String> {
+        let missing = || Error::new(Class::NotFound, format!("version {seq} is not in Pijul, and a later one is"));
+        let (mut from, mut to) = (0, n);
+        while from <= to {
+            let place = from + (to - from) / 2;
+            let entry = txn.read().get_changes(channel, place).map_err(refused("cannot read the log"))?;
+            let (hash, _) = entry.ok_or_else(missing)?;
+            let found = self.coverage(self.header(&hash)?.description.as_deref()).ok_or_else(|| foreign(&hash))?;
+            match found.seq.cmp(&seq) {
+                std::cmp::Ordering::Equal => return Ok(hash.to_base32()),
+                std::cmp::Ordering::Less => from = place + 1,
+                std::cmp::Ordering::Greater => to = place.checked_sub(1).ok_or_else(missing)?,
+            }
         }
+        Err(missing())
     }
 
     /// The log, oldest first.

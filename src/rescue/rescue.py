@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rescue revision 1. Brings the files out of a store of ize without ize. Python 3.8 or later, standard library only.
+"""Rescue revision 2. Brings the files out of a store of ize without ize. Python 3.8 or later, standard library only.
 
     python3 rescue.py STORE OUT               the newest state, the log above the last version included
     python3 rescue.py STORE OUT --version N   the state of version N
@@ -276,6 +276,10 @@ def read_versions(path, store):
             b = f.read()
     except FileNotFoundError:
         return []
+    # A damaged header says nothing: the records tell their form by their length.
+    form = number(b, 8, 4) if number(b, 28, 4) == zlib.crc32(b[:28]) else None
+    if form not in (1, 2, None):
+        sys.exit("the version log has a format version that this script does not know")
     found, at = [], 32
     while at + 8 <= len(b):
         size = number(b, at + 4, 4)
@@ -286,6 +290,12 @@ def read_versions(path, store):
             v["paths"] = len(c.list(lambda: (c.bytes(), c.bytes() if c.enum(4) == 3 else None)))
             c.list(lambda: (c.u(), c.u(), c.bytes(), c.u(), c.u()))
             v["label"] = c.option(c.bytes)
+            c.u(), c.u(), c.enum(4) == 3 and c.u()
+            v["part"] = v["parts"] = 1
+            if form == 2 or (form is None and c.at < len(body)):
+                # Change id, coverage, versions that were thinned out.
+                c.u(), c.u(), c.u()
+                v["part"], v["parts"] = c.u(), c.u()
             found.append(v)
             at += 8 + size
         else:
@@ -828,9 +838,11 @@ def main(words):
         lsn, root = found[0]["last"], found[0]["root"]
     elif checkpoint:
         lsn, root = checkpoint
-    elif versions:
-        lsn, root = versions[-1]["last"], versions[-1]["root"]
-        lose("the checkpoint", "it is damaged; version %d is taken for the newest" % versions[-1]["seq"])
+    elif any(v["part"] == v["parts"] for v in versions):
+        # The state of an earlier part of a window is none that the log goes on from.
+        newest = [v for v in versions if v["part"] == v["parts"]][-1]
+        lsn, root = newest["last"], newest["root"]
+        lose("the checkpoint", "it is damaged; version %d is taken for the newest" % newest["seq"])
     else:
         lsn, root = 0, None
         lose("the checkpoint", "it is damaged, and there is no version; only the log is read")

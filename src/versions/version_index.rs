@@ -1,20 +1,20 @@
 //! The index of the version log, `meta/versions.index`: what is needed of each version to find it by number, record, time, change id and path
 //! without reading it. Made from the version log and thrown away at any doubt.
 //!
-//! Little-endian: magic, format version u32, store id, bytes of the version log covered u64, number of versions u64, then for each 48 bytes:
-//! offset u64, last LSN u64, end (seconds i64, nanoseconds u32), reserved u32, change id u64, path filter u64; then the CRC-32 of all before.
+//! Little-endian: magic, format version u32, store id, bytes of the version log covered u64, number of versions u64, then for each 56 bytes:
+//! offset u64, number u64, last LSN u64, end (seconds i64, nanoseconds u32), reserved u32, change id u64, path filter u64; then the CRC-32 of all before.
 
 use std::io;
 use std::path::Path;
 
-use crate::ids::{Lsn, StoreId, Time};
+use crate::ids::{Lsn, StoreId, Time, VersionSeq};
 use crate::storage::Storage;
 use crate::versions::version_log::{ChangeId, PathChange, What};
 
 const MAGIC: &[u8; 8] = b"IZEVINDX";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEADER: usize = 8 + 4 + 16 + 8 + 8;
-const ENTRY: usize = 48;
+const ENTRY: usize = 56;
 
 /// Which paths a version may touch: a Bloom filter of 64 bits over its paths and all directories above them. Versions that touch few paths
 /// are told apart by it; one that touches hundreds may touch any.
@@ -60,9 +60,11 @@ impl PathFilter {
 pub struct Light {
     /// Where its record begins.
     pub offset: u64,
+    /// Its number.
+    pub seq: VersionSeq,
     /// Its last record in the log.
     pub last: Lsn,
-    /// When it ended.
+    /// When it ended, or a version before it did, if that was later.
     pub end: Time,
     /// Its change id.
     pub id: ChangeId,
@@ -89,13 +91,14 @@ pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Option<(Vec<L
         return None;
     }
     let light = |at: usize| {
-        let nanos = body.get(at + 24..at + 28)?.try_into().ok().map(u32::from_le_bytes)?;
+        let nanos = body.get(at + 32..at + 36)?.try_into().ok().map(u32::from_le_bytes)?;
         Some(Light {
             offset: number(at)?,
-            last: Lsn(number(at + 8)?),
-            end: Time { secs: number(at + 16)?.cast_signed(), nanos },
-            id: ChangeId(number(at + 32)?),
-            paths: PathFilter(number(at + 40)?),
+            seq: VersionSeq(number(at + 8)?),
+            last: Lsn(number(at + 16)?),
+            end: Time { secs: number(at + 24)?.cast_signed(), nanos },
+            id: ChangeId(number(at + 40)?),
+            paths: PathFilter(number(at + 48)?),
         })
     };
     let all: Option<Vec<Light>> = (0..entries.len() / ENTRY).map(|n| light(HEADER + n * ENTRY)).collect();
@@ -114,7 +117,7 @@ pub fn write(storage: &dyn Storage, path: &Path, store: StoreId, versions: &[Lig
     bytes.extend_from_slice(&covered.to_le_bytes());
     bytes.extend_from_slice(&(versions.len() as u64).to_le_bytes());
     for v in versions {
-        for number in [v.offset, v.last.0, v.end.secs.cast_unsigned(), u64::from(v.end.nanos), v.id.0, v.paths.0] {
+        for number in [v.offset, v.seq.0, v.last.0, v.end.secs.cast_unsigned(), u64::from(v.end.nanos), v.id.0, v.paths.0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
     }

@@ -1,25 +1,30 @@
-//! The version log, `meta/versions`: one record a version, appended, never changed. Its form is in wal-format.md, "Version log".
+//! The version log, `meta/versions`: one record a version, appended. Its form is in wal-format.md, "Version log".
 //!
 //! The checkpoint names the last version that counts; a record beyond it was cut short by a crash and is dropped when the log is opened
 //! for writing. Everything up to it was synced before the checkpoint was: there, a record that fails its check is damage.
+//!
+//! A record is never changed in its place. Versions are thinned out or changed by writing the whole log anew ([`VersionLog::rewrite`]), so
+//! numbers grow and may have gaps: a version's number is not its position, and the last number is not how many there are.
 
-use std::fmt;
+mod merge;
+mod record;
+mod rewrite;
+
 use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::merge::{LISTED_MAX, merge_paths};
+use self::record::Format;
+pub use self::record::{ChangeId, Origin, PathChange, ProcessLabel, Version, What};
+pub use self::rewrite::Action;
 use crate::error::{Class, Error, Result};
-use crate::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
+use crate::ids::{Lsn, StoreId, Time, VersionSeq};
 use crate::storage::{FileRef, Storage};
 use crate::versions::version_index::{self, Light, PathFilter};
 
-/// First bytes of the file: magic, version, reserved.
+/// First bytes of the file.
 const MAGIC: &[u8; 8] = b"IZEVERSN";
-/// Format version.
-const FORMAT: u32 = 1;
 /// Bytes of the file header: magic, format version, store id, CRC-32.
 pub(super) const HEADER: u64 = 8 + 4 + 16 + 4;
 /// Bytes before a record's body: CRC-32, length.
@@ -27,133 +32,8 @@ pub(super) const FRAME: u64 = 8;
 /// No record's body is longer.
 const MAX_BODY: u32 = 64 << 20;
 
-/// What happened to a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
-    /// It is new.
-    Added,
-    /// Its bytes or attributes changed.
-    Modified,
-    /// It is gone.
-    Removed,
-    /// It had another name before.
-    Moved {
-        /// That name, relative to the root.
-        #[serde(with = "serde_bytes")]
-        from: Vec<u8>,
-    },
-}
-
-/// One path of a version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PathChange {
-    /// Relative to the root, as bytes; empty for the root itself.
-    #[serde(with = "serde_bytes")]
-    pub path: Vec<u8>,
-    /// What happened to it.
-    pub what: What,
-}
-
-/// A process that took part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessLabel {
-    /// Process id.
-    pub pid: u32,
-    /// Start time in clock ticks since boot.
-    pub start: u64,
-    /// Short name, empty where it is not known.
-    #[serde(with = "serde_bytes")]
-    pub comm: Vec<u8>,
-    /// User.
-    pub uid: u32,
-    /// Session leader.
-    pub session: u32,
-}
-
-/// Why a version ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Origin {
-    /// A pause, or a limit was reached.
-    Burst,
-    /// `ize commit`.
-    Commit,
-    /// The mount ended.
-    Unmount,
-    /// It holds a restore.
-    Restore {
-        /// Of the state after this record.
-        at: Lsn,
-    },
-}
-
-/// One version: a state and how it came about. Versions cover the log without gap or overlap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// Its number.
-    pub seq: VersionSeq,
-    /// First record in it.
-    pub first: Lsn,
-    /// Last record in it.
-    pub last: Lsn,
-    /// Clamped time of its first operation.
-    pub begin: Time,
-    /// Clamped time of its last operation.
-    pub end: Time,
-    /// Root blob of its state.
-    pub root: BlobId,
-    /// Root blob of the version before; `None` for the first.
-    pub parent_root: Option<BlobId>,
-    /// What differs from the version before.
-    pub paths: Vec<PathChange>,
-    /// Who took part.
-    pub processes: Vec<ProcessLabel>,
-    /// The message of `ize commit`.
-    pub label: Option<String>,
-    /// Operations in it.
-    pub operations: u64,
-    /// Bytes written in it.
-    pub bytes: u64,
-    /// Why it ended.
-    pub origin: Origin,
-}
-
-/// Names a version for people: 64 bits, shown as 16 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChangeId(pub u64);
-
-impl fmt::Display for ChangeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for ChangeId {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        u64::from_str_radix(s, 16).map(ChangeId)
-    }
-}
-
-impl Version {
-    /// The first 8 bytes (big-endian) of the BLAKE3 hash over store id, seq, first, last (little-endian) and root.
-    #[must_use]
-    pub fn id(&self, store: StoreId) -> ChangeId {
-        id_of(store, self.seq, self.first, self.last, &self.root)
-    }
-}
-
-fn id_of(store: StoreId, seq: VersionSeq, first: Lsn, last: Lsn, root: &BlobId) -> ChangeId {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&store.0);
-    for number in [seq.0, first.0, last.0] {
-        hasher.update(&number.to_le_bytes());
-    }
-    hasher.update(&root.0);
-    let mut id = [0; 8];
-    id.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    ChangeId(u64::from_be_bytes(id))
-}
+/// So many versions that the index file lacks make a new one.
+const INDEX_EVERY: u64 = 256;
 
 /// How the log is opened. Versions above `keep_up_to` (the checkpoint's) do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,9 +50,6 @@ pub enum Mode {
     },
 }
 
-/// So many versions that the index file lacks make a new one.
-const INDEX_EVERY: u64 = 256;
-
 /// The version log.
 #[derive(Debug)]
 pub struct VersionLog {
@@ -181,6 +58,8 @@ pub struct VersionLog {
     /// `None` while nothing has been written.
     pub(super) file: Option<FileRef>,
     storage: Arc<dyn Storage>,
+    /// Of the file.
+    format: Format,
     writable: bool,
     index: Vec<Light>,
     /// How many of them the index file holds.
@@ -206,21 +85,26 @@ impl VersionLog {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), e)),
         };
-        let mut log = Self { path, store, file: None, storage, writable, index: Vec::new(), indexed: 0, end: 0, failed: None };
+        let mut log = Self { writable, ..Self::none(storage, path, store) };
+        if writable {
+            // What a crash left of a rewriting counts for nothing.
+            let _ = log.storage.remove(&log.path.with_extension("tmp"));
+        }
         if let Some(file) = file {
             log.scan(file, keep)?;
         }
         if let Some(keep) = keep
-            && (log.index.len() as u64) < keep.0
+            && log.newest() < keep
         {
-            return Err(log.damage(log.end, &format!("version {} is missing: the checkpoint names {keep}", log.index.len() + 1)));
+            return Err(log.damage(log.end, &format!("version {} is missing: the checkpoint names {keep}", log.newest().next())));
         }
         Ok(log)
     }
 
     /// A log that holds nothing, and takes nothing.
     pub(crate) fn none(storage: Arc<dyn Storage>, path: PathBuf, store: StoreId) -> Self {
-        Self { path, store, file: None, storage, writable: false, index: Vec::new(), indexed: 0, end: 0, failed: None }
+        let format = Format::NEWEST;
+        Self { path, store, file: None, storage, format, writable: false, index: Vec::new(), indexed: 0, end: 0, failed: None }
     }
 
     /// Opens the file for reading, without reading any version, and says its length and whether its header is right; `None` when there is
@@ -234,23 +118,18 @@ impl VersionLog {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), e)),
         };
-        let storage = Arc::clone(storage);
-        let log = Self {
-            path,
-            store,
-            file: Some(Arc::clone(&file)),
-            storage,
-            writable: false,
-            index: Vec::new(),
-            indexed: 0,
-            end: 0,
-            failed: None,
-        };
+        let mut log = Self { file: Some(Arc::clone(&file)), ..Self::none(Arc::clone(storage), path, store) };
         let len = file.len().map_err(|e| log.doing("read", e))?;
         let mut header = vec![0; usize::try_from(HEADER.min(len)).unwrap_or(0)];
         file.read_exact_at(&mut header, 0).map_err(|e| log.doing("read", e))?;
-        let right = header == log.header();
-        Ok(Some((log, len, right)))
+        let format = log.format_of(&header);
+        if let Some(format) = format {
+            log.format = format;
+        } else if log.raw_frame(HEADER).is_ok_and(|(_, body)| Version::decode(Format::One, store, &body).is_ok()) {
+            // The header is damaged; the first record says which it was: a record of one format is too short or too long for the other.
+            log.format = Format::One;
+        }
+        Ok(Some((log, len, format.is_some())))
     }
 
     fn damage(&self, offset: u64, what: &str) -> Error {
@@ -262,25 +141,31 @@ impl VersionLog {
         Error::io(format!("cannot {what} {}", self.path.display()), e)
     }
 
-    fn header(&self) -> Vec<u8> {
+    fn header(&self, format: Format) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&format.number().to_le_bytes());
         out.extend_from_slice(&self.store.0);
         out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
         out
+    }
+
+    /// What a header says; `None` for one that is wrong, another store's or of a format that is not known.
+    fn format_of(&self, header: &[u8]) -> Option<Format> {
+        [Format::One, Format::Two].into_iter().find(|format| header == self.header(*format))
     }
 
     /// Reads the frames from the start, up to `keep`; cuts the rest off when the log is open for writing.
     fn scan(&mut self, file: FileRef, keep: Option<VersionSeq>) -> Result<()> {
         let len = file.len().map_err(|e| self.doing("read", e))?;
         let mut header = vec![0; HEADER as usize];
-        let whole =
-            len >= HEADER && file.read_exact_at(&mut header, 0).map(|()| header == self.header()).map_err(|e| self.doing("read", e))?;
-        if !whole {
+        if len >= HEADER {
+            file.read_exact_at(&mut header, 0).map_err(|e| self.doing("read", e))?;
+        }
+        let Some(format) = self.format_of(&header) else {
             if keep.is_some_and(|k| k.0 > 0) || (keep.is_none() && len > 0) {
                 let format = header.get(8..12).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
-                let known = format == FORMAT || header.get(..8) != Some(MAGIC);
+                let known = format <= Format::NEWEST.number() || header.get(..8) != Some(MAGIC);
                 let what = if known { "the header fails its check".to_owned() } else { format!("format version {format} is not known") };
                 return Err(self.damage(0, &what));
             }
@@ -288,15 +173,16 @@ impl VersionLog {
             self.file = Some(file);
             self.end = 0;
             return Ok(());
-        }
+        };
         self.file = Some(file);
+        self.format = format;
         self.end = HEADER;
         self.load_index(len, keep);
-        while keep.is_none_or(|k| (self.index.len() as u64) < k.0) && self.end < len {
+        while keep.is_none_or(|k| self.newest() < k) && self.end < len {
             match self.read_frame(self.end) {
                 Ok((version, next)) => {
-                    let expected = VersionSeq(self.index.len() as u64 + 1);
-                    if version.seq != expected {
+                    let expected = VersionSeq(self.newest().next().0 + version.thinned);
+                    if version.seq != expected || keep.is_some_and(|k| version.seq > k) {
                         return Err(self.damage(self.end, &format!("version {} stands where {expected} should", version.seq)));
                     }
                     self.note(&version, self.end);
@@ -328,12 +214,12 @@ impl VersionLog {
         let Some((index, covered)) = version_index::read(&*self.storage, &self.index_path(), self.store) else { return };
         let Some(last) = index.last() else { return };
         let count = index.len() as u64;
-        let wanted = covered <= len && keep.is_none_or(|k| count <= k.0);
+        let wanted = covered <= len && keep.is_none_or(|k| last.seq <= k);
         // The log may have been put back to an older one, or to that of another time.
         let fits = wanted
-            && self.read_frame(last.offset).is_ok_and(|(version, next)| {
-                next == covered && version.seq.0 == count && version.id(self.store) == last.id && version.last == last.last
-            });
+            && self
+                .read_frame(last.offset)
+                .is_ok_and(|(version, next)| next == covered && (version.seq, version.id, version.last) == (last.seq, last.id, last.last));
         if fits {
             (self.index, self.indexed, self.end) = (index, count, covered);
         }
@@ -341,9 +227,12 @@ impl VersionLog {
 
     /// Writes the index file when it lacks many versions. Only versions that count are in it.
     fn save_index(&mut self) {
-        if !self.writable || (self.index.len() as u64).saturating_sub(self.indexed) < INDEX_EVERY {
-            return;
+        if self.writable && (self.index.len() as u64).saturating_sub(self.indexed) >= INDEX_EVERY {
+            self.write_index();
         }
+    }
+
+    fn write_index(&mut self) {
         match version_index::write(&*self.storage, &self.index_path(), self.store, &self.index, self.end) {
             Ok(()) => self.indexed = self.index.len() as u64,
             // It only saves time.
@@ -352,11 +241,20 @@ impl VersionLog {
     }
 
     fn note(&mut self, version: &Version, offset: u64) {
+        // Never decreasing, so that a time can be looked up: the parts of a window may have ended in another order.
+        let end = self.index.last().map_or(version.end, |before| before.end.max(version.end));
         let paths = PathFilter::of(&version.paths);
-        self.index.push(Light { offset, last: version.last, end: version.end, id: version.id(self.store), paths });
+        self.index.push(Light { offset, seq: version.seq, last: version.last, end, id: version.id, paths });
     }
 
     pub(super) fn read_frame(&self, offset: u64) -> Result<(Version, u64)> {
+        let (next, body) = self.raw_frame(offset)?;
+        let version = Version::decode(self.format, self.store, &body).map_err(|what| self.damage(offset, &what))?;
+        Ok((version, next))
+    }
+
+    /// The body of the record there, and where the next one begins.
+    fn raw_frame(&self, offset: u64) -> Result<(u64, Vec<u8>)> {
         let Some(file) = &self.file else { return Err(self.damage(offset, "there is nothing")) };
         let short = |e: io::Error| match e.kind() {
             io::ErrorKind::UnexpectedEof => self.damage(offset, "the record is cut short"),
@@ -375,11 +273,7 @@ impl VersionLog {
         if crc != self.crc(offset, &body) {
             return Err(self.damage(offset, "the record's checksum is wrong"));
         }
-        match postcard::take_from_bytes::<Version>(&body) {
-            Ok((version, [])) => Ok((version, offset + FRAME + u64::from(len))),
-            Ok(_) => Err(self.damage(offset, "the record has trailing bytes")),
-            Err(e) => Err(self.damage(offset, &format!("the record is malformed: {e}"))),
-        }
+        Ok((offset + FRAME + u64::from(len), body))
     }
 
     /// Over store id, offset, length and body.
@@ -392,33 +286,63 @@ impl VersionLog {
         hasher.finalize()
     }
 
-    /// Appends a version; durable after [`VersionLog::sync`].
+    /// # Errors
+    /// When nothing can be written any more.
+    fn writing(&self) -> Result<()> {
+        match &self.failed {
+            _ if !self.writable => Err(Error::new(Class::Failed, format!("{} is open for reading only", self.path.display()))),
+            Some(why) => {
+                Err(Error::new(Class::Io, format!("{} takes nothing more: {why}", self.path.display())).hint("mount the project again"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a version; durable after [`VersionLog::sync`]. A log of an older format is written anew first.
     ///
     /// # Errors
     /// `Failed` when it does not follow the last one; I/O errors, after which nothing more can be appended.
     pub fn append(&mut self, version: &Version) -> Result<()> {
-        if let Some(why) = &self.failed {
-            return Err(Error::new(Class::Io, format!("{} takes nothing more: {why}", self.path.display())).hint("mount the project again"));
+        self.writing()?;
+        let last = self.last()?;
+        let follows = match &last {
+            // The next part of a window: none is left out.
+            Some(last) if !last.is_whole() => {
+                last.goes_on_in(version) && version.part == last.part + 1 && version.covers == last.covers && version.thinned == 0
+            }
+            _ => {
+                let first = last.as_ref().map_or(Lsn(1), |v| v.last.next());
+                version.part == 1 && version.first == first && version.covers == first && version.thinned == 0
+            }
+        };
+        if version.seq != self.newest().next() || !follows {
+            return Err(Error::new(Class::Failed, format!("version {} does not follow version {}", version.seq, self.newest())));
         }
-        let follows = self.index.last().map_or(Lsn(1), |l| l.last.next());
-        if !self.writable || version.seq.0 != self.index.len() as u64 + 1 || version.first != follows {
-            return Err(Error::new(Class::Failed, format!("version {} does not follow version {}", version.seq, self.index.len())));
+        if self.format != Format::NEWEST && self.file.is_some() {
+            self.rewrite(&mut |_| Ok(Action::Keep))?;
         }
-        let body = postcard::to_stdvec(version).map_err(|e| Error::new(Class::Failed, format!("cannot write a version: {e}")))?;
+        let body = version.encode()?;
         let offset = self.end.max(HEADER);
-        let header = if self.end == 0 { self.header() } else { Vec::new() };
-        let mut frame = Vec::with_capacity(FRAME as usize);
-        frame.extend_from_slice(&self.crc(offset, &body).to_le_bytes());
-        frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let header = if self.end == 0 { self.header(Format::NEWEST) } else { Vec::new() };
+        let frame = self.frame(offset, &body);
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => self.create()?,
         };
         // What a failed write left behind the end is overwritten by the next one, or cut at the next opening.
         file.write_at(&[&header, &frame, &body], offset - header.len() as u64).map_err(|e| self.doing("write", e))?;
+        self.format = Format::NEWEST;
         self.note(version, offset);
         self.end = offset + FRAME + body.len() as u64;
         Ok(())
+    }
+
+    /// What stands before a body.
+    fn frame(&self, offset: u64, body: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(FRAME as usize);
+        frame.extend_from_slice(&self.crc(offset, body).to_le_bytes());
+        frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        frame
     }
 
     fn create(&mut self) -> Result<FileRef> {
@@ -450,8 +374,7 @@ impl VersionLog {
     /// May the version of that number touch this path or something below it? No is certain, and told without reading the version.
     #[must_use]
     pub fn may_touch(&self, seq: VersionSeq, path: &[u8]) -> bool {
-        let light = usize::try_from(seq.0).ok().and_then(|n| n.checked_sub(1)).and_then(|n| self.index.get(n));
-        light.is_none_or(|light| light.paths.may_touch(path))
+        self.position(seq).and_then(|n| self.index.get(n)).is_none_or(|light| light.paths.may_touch(path))
     }
 
     /// Refuses every later append, because the last version may or may not count.
@@ -466,7 +389,7 @@ impl VersionLog {
         }
     }
 
-    /// Number of versions.
+    /// How many versions there are: not the number of the last one.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.index.len() as u64
@@ -476,6 +399,17 @@ impl VersionLog {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
+    }
+
+    /// The number of the newest version; 0 without one.
+    #[must_use]
+    pub fn newest(&self) -> VersionSeq {
+        self.index.last().map_or(VersionSeq(0), |light| light.seq)
+    }
+
+    /// The numbers of all versions, oldest first, without reading them.
+    pub fn numbers(&self) -> impl DoubleEndedIterator<Item = VersionSeq> + ExactSizeIterator + '_ {
+        self.index.iter().map(|light| light.seq)
     }
 
     /// All versions, oldest first.
@@ -492,15 +426,41 @@ impl VersionLog {
         self.index.get(index).map(|light| self.read_frame(light.offset).map(|(version, _)| version)).transpose()
     }
 
-    /// The version of that number.
+    fn position(&self, seq: VersionSeq) -> Option<usize> {
+        self.index.binary_search_by_key(&seq, |light| light.seq).ok()
+    }
+
+    /// The version of that number; `None` also where it was thinned out.
     ///
     /// # Errors
     /// Damage or I/O errors.
     pub fn get(&self, seq: VersionSeq) -> Result<Option<Version>> {
-        match usize::try_from(seq.0).ok().and_then(|n| n.checked_sub(1)) {
-            Some(index) => self.at(index),
-            None => Ok(None),
-        }
+        self.position(seq).map_or(Ok(None), |index| self.at(index))
+    }
+
+    /// The first version whose number is above `seq`.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn after(&self, seq: VersionSeq) -> Result<Option<Version>> {
+        self.at(self.index.partition_point(|light| light.seq <= seq))
+    }
+
+    /// The oldest version.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn first(&self) -> Result<Option<Version>> {
+        self.at(0)
+    }
+
+    /// The version that is `back` places before the newest one.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn back(&self, back: u64) -> Result<Option<Version>> {
+        let place = usize::try_from(back).ok().and_then(|back| self.index.len().checked_sub(back)?.checked_sub(1));
+        place.map_or(Ok(None), |place| self.at(place))
     }
 
     /// The newest version.
@@ -511,7 +471,7 @@ impl VersionLog {
         self.at(self.index.len().wrapping_sub(1))
     }
 
-    /// The newest version whose last record is at or below `lsn`.
+    /// The newest version whose last record is at or below `lsn`: never a part of a window but the last, whose state is that of its `last`.
     ///
     /// # Errors
     /// Damage or I/O errors.
@@ -519,7 +479,7 @@ impl VersionLog {
         self.at(self.index.partition_point(|light| light.last <= lsn).wrapping_sub(1))
     }
 
-    /// The newest version that ended at or before `time`.
+    /// The newest version that ended at or before `time`. May be a part of a window, whose state is none that the log went through.
     ///
     /// # Errors
     /// Damage or I/O errors.

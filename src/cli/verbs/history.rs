@@ -12,7 +12,7 @@ use crate::cli::session::Session;
 use crate::engine::pijul_index;
 use crate::engine::states::Store;
 use crate::error::{Class, Error, Result};
-use crate::ids::{Lsn, StoreId, VersionSeq};
+use crate::ids::{Lsn, VersionSeq};
 use crate::versions::version_log::{PathChange, Version, What};
 
 /// Paths that one change shows to people.
@@ -28,26 +28,26 @@ pub fn run(args: &HistoryArgs, session: &mut Session) -> Result<()> {
     let path = meant.paths.first().map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
     session.out.page(!session.global.no_pager && !args.json);
     let hashes = pijul_index::read(&meant.project.layout)?;
-    let newest = store.checkpoint().version.0;
     let limit = args.count.unwrap_or(u64::MAX);
     let mut found = 0;
-    let order: Box<dyn Iterator<Item = u64>> = if args.reverse { Box::new(1..=newest) } else { Box::new((1..=newest).rev()) };
+    let numbers = store.versions().numbers();
+    let order: Box<dyn Iterator<Item = VersionSeq>> = if args.reverse { Box::new(numbers) } else { Box::new(numbers.rev()) };
     for seq in order {
         if found >= limit {
             break;
         }
-        if !store.versions().may_touch(VersionSeq(seq), &path) {
+        if !store.versions().may_touch(seq, &path) {
             continue;
         }
-        let Some(version) = store.versions().get(VersionSeq(seq))? else { continue };
+        let Some(version) = store.versions().get(seq)? else { continue };
         if !touches(&version, &path) {
             continue;
         }
         found += 1;
         if args.json {
-            session.out.json(&object(&version, store.id(), &hashes))?;
+            session.out.json(&object(&version, &hashes))?;
         } else {
-            show(session, &version, store.id(), &path)?;
+            show(session, &version, &path)?;
         }
     }
     if found == 0 && !path.is_empty() {
@@ -89,9 +89,9 @@ fn shown(path: &[u8]) -> String {
     if path.is_empty() { ".".to_owned() } else { output::name(path) }
 }
 
-fn object(version: &Version, store: StoreId, hashes: &BTreeMap<VersionSeq, String>) -> Value {
+fn object(version: &Version, hashes: &BTreeMap<VersionSeq, String>) -> Value {
     let mut object = Map::new();
-    object.insert("id".into(), json!(version.id(store).to_string()));
+    object.insert("id".into(), json!(version.id.to_string()));
     object.insert("seq".into(), json!(version.seq.0));
     object.insert("hash".into(), json!(hashes.get(&version.seq)));
     object.insert("time".into(), json!(output::json_time(version.end)));
@@ -135,12 +135,12 @@ fn unique(names: &[String]) -> Vec<String> {
     out
 }
 
-fn show(session: &mut Session, version: &Version, store: StoreId, path: &[u8]) -> Result<()> {
+fn show(session: &mut Session, version: &Version, path: &[u8]) -> Result<()> {
     let names: Vec<String> = version.processes.iter().map(|p| output::name(&p.comm)).collect();
     let who = unique(&names).join(", ");
     let label = version.label.as_ref().map(|l| format!("  {}", output::name(l.as_bytes()))).unwrap_or_default();
     let who = if who.is_empty() { String::new() } else { format!("  {who}") };
-    let id = session.out.paint(Role::Id, &version.id(store).to_string());
+    let id = session.out.paint(Role::Id, &version.id.to_string());
     let (time, who) = (output::time(version.end), session.out.paint(Role::Aside, &who));
     session.out.line(&format!("{id}  {time}  {}{who}{label}", version.last))?;
     let of_path = |c: &&PathChange| path.is_empty() || touches_one(c, path);

@@ -22,7 +22,9 @@ pub struct VersionSeen {
     pub seq: VersionSeq,
     /// What people call it.
     pub id: ChangeId,
-    /// The records it covers.
+    /// The first record that it answers for.
+    pub covers: Lsn,
+    /// The first one that is its own.
     pub first: Lsn,
     /// The last of them.
     pub last: Lsn,
@@ -32,6 +34,8 @@ pub struct VersionSeen {
     pub sound: bool,
     /// Where its record is.
     pub offset: u64,
+    /// Which part of its window it is, and of how many.
+    pub part: (u32, u32),
 }
 
 /// One thing that is wrong with the version log.
@@ -80,7 +84,9 @@ pub fn check(storage: &Arc<dyn Storage>, path: PathBuf, store: StoreId, keep: Op
         match log.read_frame(at) {
             Ok((version, next)) => {
                 let seq = version.seq.0;
-                if seq < expected || keep.is_some_and(|k| seq > k.0) {
+                // The oldest of those that were thinned out before it, or itself.
+                let from = seq - version.thinned;
+                if from < expected || keep.is_some_and(|k| seq > k.0) {
                     let what = format!("version {seq} stands where {expected} should");
                     report.findings.push(VersionFinding {
                         unreadable: false,
@@ -89,12 +95,12 @@ pub fn check(storage: &Arc<dyn Storage>, path: PathBuf, store: StoreId, keep: Op
                         versions: Some((version.seq, version.seq)),
                     });
                 } else {
-                    if seq > expected && report.findings.last().is_none_or(|f| f.versions.is_none_or(|(_, last)| last.0 + 1 != seq)) {
+                    if from > expected && report.findings.last().is_none_or(|f| f.versions.is_none_or(|(_, last)| last.0 + 1 != from)) {
                         let what = format!("version {seq} stands where {expected} should");
-                        let versions = Some((VersionSeq(expected), VersionSeq(seq - 1)));
+                        let versions = Some((VersionSeq(expected), VersionSeq(from - 1)));
                         report.findings.push(VersionFinding { unreadable: false, offset: at, what, versions });
                     }
-                    follow(&mut report, store, &version, at);
+                    follow(&mut report, &version, at);
                     expected = seq + 1;
                 }
                 at = next;
@@ -105,7 +111,7 @@ pub fn check(storage: &Arc<dyn Storage>, path: PathBuf, store: StoreId, keep: Op
                     // Without a checkpoint, what is not whole is the end.
                     break;
                 }
-                let last = found.map_or(wanted, |(_, seq)| seq.0.saturating_sub(1)).max(expected);
+                let last = found.map_or(wanted, |(_, from)| from.0.saturating_sub(1)).max(expected);
                 report.findings.push(VersionFinding {
                     unreadable: matches!(e.class, Class::Io),
                     offset: at,
@@ -118,6 +124,10 @@ pub fn check(storage: &Arc<dyn Storage>, path: PathBuf, store: StoreId, keep: Op
                 }
             }
         }
+    }
+    if let Some(last) = report.versions.last().filter(|v| v.part.0 != v.part.1 && v.seq.0 == wanted) {
+        let what = format!("it ends with version {}, and another part of that one's window should follow", last.seq);
+        report.findings.push(VersionFinding { unreadable: false, offset: len, what, versions: Some((last.seq, last.seq)) });
     }
     if expected <= wanted && right {
         let what = format!("it ends before version {expected}; the checkpoint names {wanted}");
@@ -133,43 +143,70 @@ fn words(e: &Error, at: u64) -> String {
 }
 
 /// Enters a version, and holds it against the one before.
-fn follow(report: &mut VersionsReport, store: StoreId, version: &Version, offset: u64) {
+fn follow(report: &mut VersionsReport, version: &Version, offset: u64) {
     let before = report.versions.last().copied();
     let seq = version.seq;
     let mut wrong = Vec::new();
     match before {
-        Some(before) if before.seq.next() == seq => {
-            if version.first != before.last.next() {
-                wrong.push(format!("version {seq} begins with record {}, and the one before ends with {}", version.first, before.last));
+        Some(before) if before.seq.0 + 1 + version.thinned == seq.0 => {
+            if before.goes_on_in(version) {
+                if version.covers != before.covers {
+                    let (here, there) = (version.covers, before.covers);
+                    wrong
+                        .push(format!("version {seq} covers records from {here} on, and another part of its window those from {there} on"));
+                }
+            } else {
+                if before.part.0 != before.part.1 {
+                    wrong.push(format!("version {seq} stands where another part of version {}'s window should", before.seq));
+                }
+                if version.covers != before.last.next() {
+                    wrong.push(format!(
+                        "version {seq} covers records from {} on, and the one before ends with {}",
+                        version.covers, before.last
+                    ));
+                }
             }
             if version.parent_root != Some(before.root) {
                 wrong.push(format!("version {seq} names another state as the one before it than version {} does", before.seq));
             }
         }
         // The records of those before are lost: this one still says what the state before it was.
-        _ if seq.0 > 1 => {
+        _ if seq.0 > 1 + version.thinned => {
             if let Some(root) = version.parent_root {
-                let last = Lsn(version.first.0.saturating_sub(1));
-                let seq = VersionSeq(seq.0 - 1);
-                report.versions.push(VersionSeen { seq, id: ChangeId(0), first: last, last, root, sound: false, offset });
+                let last = Lsn(version.covers.0.saturating_sub(1));
+                let seq = VersionSeq(seq.0 - version.thinned - 1);
+                let (id, part) = (ChangeId(0), (1, 1));
+                report.versions.push(VersionSeen { seq, id, covers: last, first: last, last, root, sound: false, offset, part });
             }
         }
-        _ if version.first != Lsn(1) || version.parent_root.is_some() => {
-            wrong.push(format!("the first version begins with record {}, or names one before it", version.first));
+        _ if version.covers != Lsn(1) || version.parent_root.is_some() => {
+            wrong.push(format!("the first version covers records from {} on, or names one before it", version.covers));
         }
         _ => {}
     }
     if version.last < version.first {
         wrong.push(format!("version {seq} ends with record {}, before it begins", version.last));
     }
+    if version.covers < version.first && version.thinned == 0 && version.part == 1 {
+        wrong.push(format!(
+            "version {seq} covers records from {} on, begins with {}, and stands for itself only",
+            version.covers, version.first
+        ));
+    }
     for what in wrong {
         report.findings.push(VersionFinding { unreadable: false, offset, what, versions: Some((seq, seq)) });
     }
-    let (id, first, last, root) = (version.id(store), version.first, version.last, version.root);
-    report.versions.push(VersionSeen { seq, id, first, last, root, sound: true, offset });
+    let Version { id, covers, first, last, root, .. } = *version;
+    report.versions.push(VersionSeen { seq, id, covers, first, last, root, sound: true, offset, part: (version.part, version.parts) });
 }
 
-/// The next sound record behind `at`, and its number.
+impl VersionSeen {
+    fn goes_on_in(&self, next: &Version) -> bool {
+        self.sound && self.part.0 < next.part && (self.first, self.last, self.part.1) == (next.first, next.last, next.parts)
+    }
+}
+
+/// The next sound record behind `at`, and the number of the oldest version that it stands for.
 fn behind(log: &VersionLog, at: u64, len: u64, expected: u64, keep: Option<VersionSeq>) -> Option<(u64, VersionSeq)> {
     let file: &FileRef = log.file.as_ref()?;
     let mut tries = 0;
@@ -189,7 +226,7 @@ fn behind(log: &VersionLog, at: u64, len: u64, expected: u64, keep: Option<Versi
                 continue;
             }
             let Some(Ok((seq, _))) = frame.get(8..).map(postcard::take_from_bytes::<u64>) else { continue };
-            if seq < expected || keep.is_some_and(|k| seq > k.0) || seq > expected + len / SHORTEST {
+            if seq < expected || keep.is_some_and(|k| seq > k.0) {
                 continue;
             }
             tries += 1;
@@ -197,7 +234,7 @@ fn behind(log: &VersionLog, at: u64, len: u64, expected: u64, keep: Option<Versi
                 return None;
             }
             if let Ok((version, _)) = log.read_frame(place) {
-                return Some((place, version.seq));
+                return Some((place, VersionSeq(version.seq.0 - version.thinned)));
             }
         }
         start += last.max(1) as u64;

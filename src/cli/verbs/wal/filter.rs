@@ -14,7 +14,7 @@ use crate::cli::session::Session;
 use crate::control::message::When;
 use crate::engine::states::Store;
 use crate::error::{Class, Error, Result};
-use crate::ids::{Ino, Lsn, Time, VersionSeq};
+use crate::ids::{Ino, Lsn, Time};
 use crate::op::{KIND_MARK, KIND_PROCESS, kind_name};
 use crate::project::config::nearest;
 
@@ -245,14 +245,12 @@ fn edge(word: &OsStr, is_since: bool, target: &Target, session: &Session) -> Res
         When::Now { back: 0 } => Edge::Time(Time::now()),
         When::Now { back } => {
             let store = of_project()?;
-            let newest = store.versions().last()?.map_or(0, |v| v.seq.0);
-            let version =
-                newest.checked_sub(u64::from(back)).and_then(|seq| store.versions().get(VersionSeq(seq)).transpose()).transpose()?;
-            let last = match version {
+            let count = store.versions().len();
+            let last = match store.versions().back(u64::from(back))? {
                 Some(version) => version.last,
-                None if newest == u64::from(back) => Lsn::ZERO,
+                None if count == u64::from(back) => Lsn::ZERO,
                 None => {
-                    return Err(Error::new(Class::NotFound, format!("there are only {newest} versions")).hint("`ize history` lists them"));
+                    return Err(Error::new(Class::NotFound, format!("there are only {count} versions")).hint("`ize history` lists them"));
                 }
             };
             Edge::At(if is_since { last.next() } else { last })
