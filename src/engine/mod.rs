@@ -20,12 +20,14 @@ pub mod prune;
 pub mod read_only;
 mod replay;
 pub mod restore;
+pub mod retention;
 pub mod serve;
 pub mod states;
 pub mod status;
 pub mod store_size;
 #[cfg(test)]
 mod tests;
+pub mod thin;
 mod upkeep;
 pub mod usage;
 
@@ -37,6 +39,7 @@ use self::clock::ClockWatch;
 use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
 use self::group::GroupLimits;
+use self::retention::{Retention, Watch};
 use self::upkeep::Upkeep;
 use crate::control::message::{CommitReport, CommittedVersion, LastPrune, PathBytes, RestoreAction, RestoreReport, RestoreRequest};
 use crate::error::{Class, Error, Result};
@@ -51,6 +54,8 @@ use crate::storage::Disk;
 const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
+/// How often the size of the store is looked at.
+const LIMIT_TICK: Duration = Duration::from_millis(250);
 /// A segment older than this is sealed.
 const SEAL_AGE: Duration = Duration::from_secs(30);
 /// Bytes kept back for a full disk: what replay of a group, a checkpoint and the copies of a sweep usually take.
@@ -66,6 +71,7 @@ pub struct Engine {
     bell: Arc<Bell>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<Lock>>,
+    retention: Arc<Retention>,
     /// What the daemon's own pruning did last.
     last_prune: Arc<Mutex<Option<LastPrune>>>,
     /// Why replay A does not get on, if it does not.
@@ -131,8 +137,10 @@ impl Engine {
             tracing::warn!("{e}");
         }
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
+        let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
         let engine = Arc::new(Self {
             core,
+            retention,
             project: project.clone(),
             feeder,
             bell: Arc::new(Bell::default()),
@@ -207,13 +215,27 @@ impl Engine {
         })?);
         let (bell, interval) = (Arc::clone(&self.bell), settings.prune_interval);
         let mut upkeep = Upkeep::new(Arc::clone(&self.core), settings.clone(), self.clock, Arc::clone(&self.last_prune));
+        let mut watch = Watch::new(Arc::clone(&self.retention));
         threads.push(background("ize-prune", move || {
-            while !bell.sleep(interval) {
-                let look = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upkeep.look()));
-                match look {
-                    Ok(Ok(())) => {}
-                    Ok(Err(e)) => tracing::error!("prune: {e}"),
-                    Err(_) => tracing::error!("prune panicked; the lines before say where"),
+            let mut pruned = Instant::now();
+            while !bell.sleep(interval.min(LIMIT_TICK)) {
+                let look = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    watch.look()?;
+                    if pruned.elapsed() < interval {
+                        return Ok(());
+                    }
+                    pruned = Instant::now();
+                    upkeep.look()?;
+                    watch.take_out()
+                }));
+                let failed = match look {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(e)) => e.to_string(),
+                    Err(_) => "it panicked; the lines before say where".to_owned(),
+                };
+                tracing::error!("prune: {failed}");
+                if bell.sleep(interval) {
+                    break;
                 }
             }
         })?);

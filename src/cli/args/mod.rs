@@ -15,7 +15,7 @@ use crate::cli::verbs;
 use crate::error::Result;
 
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
-pub use retention::{UsageArgs, UsageBy};
+pub use retention::{ThinArgs, UsageArgs, UsageBy};
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
 /// A mounted directory in which nothing is ever lost.
@@ -91,6 +91,8 @@ pub enum Verb {
     Fsck(FsckArgs),
     /// Say what takes the space, by path, program or class
     Usage(UsageArgs),
+    /// Drop versions, by age or until the store fits
+    Thin(ThinArgs),
     /// Look at the settings and change them
     #[command(subcommand, after_help = config::HELP)]
     Config(ConfigVerb),
@@ -120,6 +122,7 @@ impl Verb {
             Self::Restore(args) => verbs::restore::run(&args, session),
             Self::Fsck(args) => verbs::fsck::run(&args, session),
             Self::Usage(args) => verbs::usage::run(&args, session),
+            Self::Thin(args) => verbs::thin::run(&args, session),
             Self::Config(verb) => verbs::config::run(&verb, session),
             Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
             Self::Wal(WalVerb::Verify(args)) => verbs::wal::verify::run(&args, session),
@@ -139,6 +142,7 @@ impl Verb {
             Self::History(args) => args.json,
             Self::Fsck(args) => args.json,
             Self::Usage(args) => args.json,
+            Self::Thin(args) => args.json,
             Self::Config(ConfigVerb::List(args)) => args.json,
             Self::Wal(WalVerb::Inspect(args)) => args.json,
             Self::Wal(WalVerb::Verify(args)) => args.json,
@@ -381,6 +385,7 @@ mod tests {
             "ize usage notes --by class --json",
             "ize usage --by path --depth 0 -n 5",
             "ize usage --class-of a --class-of b",
+            "ize thin notes --keep-all 7d --keep-hourly 30d --keep-daily 1w --max-store 20% --dry-run --json",
             "ize wal inspect notes --json",
             "ize wal verify",
             "ize wal repair notes --yes --dry-run --json",

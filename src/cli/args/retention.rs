@@ -1,8 +1,12 @@
 //! The verbs about what stays and what it takes. Doc comments are the help.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::{ArgAction, Args as Group, ValueEnum};
+
+use crate::project::config::MaxStore;
+use crate::project::units;
 
 const USAGE: &str = "\
 Examples:
@@ -68,4 +72,41 @@ impl UsageBy {
             Self::Class => "class",
         }
     }
+}
+
+const THIN: &str = "\
+Examples:
+  ize thin notes --dry-run
+  ize thin --max-store 2GiB
+  ize thin --keep-all 7d --keep-hourly 30d      (by age, whatever the size)
+
+Without flags the settings hold: nothing goes while the project's directory is within retention.max-store. Of each hour or day the last version \
+stays, and stands for the others. Never goes: the newest version, one with a message (`ize commit -m`), one that Pijul does not have yet. Paths \
+without history (classes none and recent) are taken out of versions first.";
+
+/// `ize thin`.
+#[derive(Debug, Group)]
+#[command(after_help = THIN)]
+pub struct ThinArgs {
+    /// The project, or a path in its mount [default: that of the current directory]
+    #[arg(value_name = "PROJECT")]
+    pub word: Option<OsString>,
+    /// Age up to which all versions stay [default: retention.keep-all]
+    #[arg(long, value_name = "AGE", value_parser = units::duration)]
+    pub keep_all: Option<Duration>,
+    /// Age up to which one an hour stays [default: retention.keep-hourly]
+    #[arg(long, value_name = "AGE", value_parser = units::duration)]
+    pub keep_hourly: Option<Duration>,
+    /// Age up to which one a day stays, beyond it one a week [default: retention.keep-daily]
+    #[arg(long, value_name = "AGE", value_parser = units::duration)]
+    pub keep_daily: Option<Duration>,
+    /// What the project's directory may take: 4GiB, 20% of its file system [default: retention.max-store]
+    #[arg(long, value_name = "SIZE", value_parser = MaxStore::parse)]
+    pub max_store: Option<MaxStore>,
+    /// Only say what would be dropped
+    #[arg(long)]
+    pub dry_run: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
