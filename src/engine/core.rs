@@ -182,7 +182,7 @@ impl Core {
             }
             true
         })?;
-        let meter = Arc::new(Meter::new((checkpoint.operations, checkpoint.bytes), pending));
+        let meter = Arc::new(Meter::new((checkpoint.operations, checkpoint.bytes), pending).with_age(options.limits.age));
 
         tree.load_orphans()?;
         let orphans = tree.orphans();

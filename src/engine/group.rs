@@ -20,12 +20,14 @@ pub struct GroupLimits {
     pub bytes: u64,
     /// Time since its first operation.
     pub age: Duration,
+    /// Versions that it becomes at most, where several sessions worked in it ([`super::sessions`]).
+    pub parts: usize,
 }
 
 impl Default for GroupLimits {
-    /// The values of the design: 2 s idle, 1,000 paths, 64 MiB, 30 s.
+    /// The values of the design: 2 s idle, 1,000 paths, 64 MiB, 30 s; 16 parts.
     fn default() -> Self {
-        Self { idle: Duration::from_secs(2), inodes: 1000, bytes: 64 << 20, age: Duration::from_secs(30) }
+        Self { idle: Duration::from_secs(2), inodes: 1000, bytes: 64 << 20, age: Duration::from_secs(30), parts: 16 }
     }
 }
 
@@ -57,18 +59,21 @@ pub struct Group {
     pub bytes: u64,
     /// The restore that it holds, if any: the state restored.
     pub restored: Option<Lsn>,
+    /// Whether operations in it belong to a marker, as those of a restore do.
+    pub linked: bool,
     inodes: HashSet<Ino>,
 }
 
 impl Group {
     fn new(lsn: Lsn, time: Time) -> Self {
-        Group { first: lsn, last: lsn, begin: time, end: time, operations: 0, bytes: 0, restored: None, inodes: HashSet::new() }
+        Group { first: lsn, last: lsn, begin: time, end: time, operations: 0, bytes: 0, restored: None, linked: false, inodes: HashSet::new() }
     }
 
-    fn add(&mut self, lsn: Lsn, time: Time, op: &Operation) {
+    fn add(&mut self, lsn: Lsn, entry: &Entry) {
         self.last = lsn;
-        self.end = time;
-        match op {
+        self.end = entry.stamp.clamped();
+        self.linked |= entry.stamp.link.is_some();
+        match &entry.op {
             Operation::Mark(mark) => {
                 if let Marker::Restore { at, .. } = &mark.marker {
                     self.restored = Some(*at);
@@ -94,7 +99,8 @@ impl Group {
     }
 }
 
-fn passed(from: Time, to: Time) -> Duration {
+/// Time from one to the other; none when the other is earlier.
+pub(super) fn passed(from: Time, to: Time) -> Duration {
     Duration::from_nanos(u64::try_from(to.as_nanos().saturating_sub(from.as_nanos())).unwrap_or(0))
 }
 
@@ -124,7 +130,7 @@ impl Grouper {
     /// with it.
     pub fn add(&mut self, lsn: Lsn, entry: &Entry) -> Option<(Group, End)> {
         let time = entry.stamp.clamped();
-        self.open.get_or_insert_with(|| Group::new(lsn, time)).add(lsn, time, &entry.op);
+        self.open.get_or_insert_with(|| Group::new(lsn, time)).add(lsn, entry);
         let end = match &entry.op {
             Operation::Mark(mark) => match &mark.marker {
                 Marker::Commit { message } => End::Commit(message.clone()),

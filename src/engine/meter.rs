@@ -13,7 +13,7 @@ use crate::op::Operation;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Distance of two samples.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// A group ends after 30 s at the latest; what waits for longer than this without any getting on, waits too long.
+/// A group ends after 30 s at the latest, if nothing else is set; what waits for longer than this without any getting on, waits too long.
 pub const LAGGING_AFTER: Duration = Duration::from_secs(60);
 /// So long, and nobody should wait for it any more.
 pub const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -50,6 +50,8 @@ pub struct Meter {
     /// When the queue last got on, or began to have something in it: nanoseconds since `born`.
     moved: AtomicU64,
     samples: Mutex<VecDeque<Sample>>,
+    /// How much longer than by default operations may wait.
+    grace: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,9 +86,16 @@ impl Meter {
             born: Instant::now(),
             moved: AtomicU64::new(0),
             samples: Mutex::default(),
+            grace: Duration::ZERO,
         };
         meter.sample();
         meter
+    }
+
+    /// The same where a group may be as old as `age` before it ends: nothing waits too long because of that.
+    #[must_use]
+    pub fn with_age(self, age: Duration) -> Self {
+        Self { grace: age.saturating_sub(super::group::GroupLimits::default().age), ..self }
     }
 
     /// An operation is in the log.
@@ -102,13 +111,13 @@ impl Meter {
         }
     }
 
-    /// So much more is covered by the checkpoint; `version` when a version came of it.
-    pub fn commit(&self, operations: u64, bytes: u64, version: bool) {
+    /// So much more is covered by the checkpoint; in so many versions.
+    pub fn commit(&self, operations: u64, bytes: u64, versions: u64) {
         self.committed.operations.fetch_add(operations, Relaxed);
         self.committed.bytes.fetch_add(bytes, Relaxed);
-        if version {
+        if versions > 0 {
             self.batches.operations.fetch_add(operations, Relaxed);
-            self.batches.bytes.fetch_add(1, Relaxed);
+            self.batches.bytes.fetch_add(versions, Relaxed);
         }
         self.moved();
     }
@@ -165,7 +174,7 @@ impl Meter {
         };
         let moved = Duration::from_nanos(self.moved.load(Relaxed));
         let waiting = if pending.operations == 0 { Duration::ZERO } else { self.born.elapsed().saturating_sub(moved) };
-        let (health, why) = judge(waiting, stuck, lagging);
+        let (health, why) = judge(waiting.saturating_sub(self.grace), stuck, lagging);
         let batches = self.batches.load();
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let mean_batch = (batches.bytes > 0).then(|| batches.operations as f64 / batches.bytes as f64);
@@ -218,8 +227,8 @@ mod tests {
         }
         meter.append(&Mark { marker: Marker::Unmount }.into());
         assert_eq!(meter.queue(None, None).pending.operations, 10, "a mark is none");
-        meter.commit(6, 20, true);
-        meter.commit(4, 0, true);
+        meter.commit(6, 20, 1);
+        meter.commit(4, 0, 1);
         let queue = meter.queue(None, None);
         assert_eq!((queue.pending, queue.peak.operations), (Load::default(), 10));
         assert_eq!((queue.appended.operations, queue.committed.operations), (110, 110));

@@ -13,6 +13,7 @@ mod journal;
 mod meter;
 pub mod outside;
 mod pace;
+mod parts;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;
@@ -22,6 +23,7 @@ mod replay;
 pub mod restore;
 pub mod retention;
 pub mod serve;
+pub mod sessions;
 pub mod states;
 pub mod status;
 pub mod store_size;
@@ -118,7 +120,13 @@ impl Engine {
             Some((wall, boot)) => ClockWatch::from(wall, boot),
             None => ClockWatch::from(Time::now(), since_boot()),
         };
-        let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
+        let limits = GroupLimits {
+            idle: settings.group_idle,
+            inodes: settings.group_paths,
+            bytes: settings.group_bytes,
+            age: settings.group_age,
+            parts: settings.group_parts,
+        };
         let options = CoreOptions {
             store: project.identity.id,
             owner: (project.identity.owner_uid, project.identity.owner_gid),

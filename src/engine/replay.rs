@@ -1,10 +1,11 @@
 //! Replay A: operations become versions. A tree of its own follows the log; where a group ends, that tree is committed, the version is
-//! recorded, the checkpoint replaced, and the live tree lets go of what the base now holds.
+//! recorded, the checkpoint replaced, and the live tree lets go of what the base now holds. Where several sessions worked, each has a version
+//! of its own ([`super::parts`]): one order of syncs and one checkpoint for all of them, which names the last.
 //!
 //! Order, so that a crash between any two steps loses nothing and does nothing twice: records durable, blobs of the state durable, version
 //! record durable, checkpoint replaced. A version record above the checkpoint is cut when the store is opened.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,13 +13,14 @@ use std::time::Instant;
 use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use super::pace::{Pace, Paced};
+use super::parts::{Piece, Start, Window};
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::op::{Entry, ProcessKey, ProcessRecord};
 use crate::tree::{BlobRead, LogBytes, Tree};
 use crate::versions::checkpoint::{Checkpoint, ReplaceError};
-use crate::versions::diff::{Difference, diff};
-use crate::versions::version_log::{ChangeId, LISTED_MAX, Origin, PathChange, ProcessLabel, Version, What};
+use crate::versions::coalesce::{Coalesced, coalesce, listed};
+use crate::versions::version_log::{ChangeId, Origin, ProcessLabel, Version, VersionLog};
 
 /// Processes remembered by name at most.
 const PROCESSES: usize = 4096;
@@ -43,7 +45,7 @@ struct Follower {
     /// Processes by key, as their records said.
     known: HashMap<ProcessKey, ProcessRecord>,
     /// Processes of the open group.
-    busy: BTreeSet<ProcessKey>,
+    busy: BTreeMap<ProcessKey, ProcessLabel>,
 }
 
 impl Replayer {
@@ -68,12 +70,16 @@ impl Replayer {
         let made = follower.run(core, all, &self.limits)?;
         if follower.tree.resident() < RESIDENT_MAX || follower.grouper.open().is_some() {
             self.follower = Some(follower);
+        } else {
+            // Its tree goes, not whom it knows: the log says of a process once a segment who it is.
+            let known = follower.known;
+            self.follower = Some(Follower { known, ..Follower::new(core, self.limits)? });
         }
         Ok(made)
     }
 }
 
-/// A follower with more inodes than this in memory is dropped after a commit; the next one loads what it needs.
+/// A follower with more inodes than this in memory begins anew after a commit, and loads what it needs.
 const RESIDENT_MAX: usize = 100_000;
 
 impl Follower {
@@ -89,7 +95,7 @@ impl Follower {
             since: now,
             grouper: Grouper::new(limits),
             known: HashMap::new(),
-            busy: BTreeSet::new(),
+            busy: BTreeMap::new(),
         })
     }
 
@@ -112,7 +118,7 @@ impl Follower {
                         self.known.insert(process.key, process);
                     }
                     Item::Operation { lsn, entry, payload, .. } => {
-                        made += self.take(core, &pace, lsn, &entry, payload)?;
+                        made += self.take(core, &pace, limits, lsn, &entry, payload)?;
                         pace.rest(lsn);
                     }
                 }
@@ -128,81 +134,62 @@ impl Follower {
             }
             if let Some(group) = self.grouper.take() {
                 // Marks and process records behind the last operation belong to nobody else.
-                made += self.finish(core, &pace, &group, End::Burst, self.seen.max(group.last))?;
+                made += self.finish(core, &pace, limits, &group, End::Burst, self.seen.max(group.last))?;
             }
         }
         Ok(made)
     }
 
-    fn take(&mut self, core: &Core, pace: &Pace<'_>, lsn: Lsn, entry: &Entry, payload: Option<(Arc<dyn LogBytes>, u64)>) -> Result<u64> {
+    fn take(
+        &mut self,
+        core: &Core,
+        pace: &Pace<'_>,
+        limits: &GroupLimits,
+        lsn: Lsn,
+        entry: &Entry,
+        payload: Option<(Arc<dyn LogBytes>, u64)>,
+    ) -> Result<u64> {
         let mut made = 0;
         if self.grouper.ends_before(entry)
             && let Some(group) = self.grouper.take()
         {
             let up_to = Lsn(lsn.0 - 1);
-            made += self.finish(core, pace, &group, End::Burst, up_to)?;
+            made += self.finish(core, pace, limits, &group, End::Burst, up_to)?;
         }
         self.touched = Instant::now();
         if self.grouper.open().is_none() {
             self.since = self.touched;
         }
         self.tree.apply(lsn, entry, payload)?;
-        if entry.stamp.process.pid != 0 {
-            self.busy.insert(entry.stamp.process);
+        let process = entry.stamp.process;
+        if process.pid != 0 && self.busy.get(&process).is_none_or(|label| label.comm.is_empty()) {
+            self.busy.insert(process, self.label(process));
         }
         if let Some((group, end)) = self.grouper.add(lsn, entry) {
-            made += self.finish(core, pace, &group, end, lsn)?;
+            made += self.finish(core, pace, limits, &group, end, lsn)?;
         }
         Ok(made)
     }
 
-    /// The tree stands at the end of `group`: makes it a version. Records up to `up_to` need never be read again.
-    fn finish(&mut self, core: &Core, pace: &Pace<'_>, group: &Group, end: End, up_to: Lsn) -> Result<u64> {
-        let committed = self.tree.commit(&Paced { pace, done: group.last })?;
+    /// The tree stands at the end of `group`: makes it a version, or several. Records up to `up_to` need never be read again.
+    fn finish(&mut self, core: &Core, pace: &Pace<'_>, limits: &GroupLimits, group: &Group, end: End, up_to: Lsn) -> Result<u64> {
+        let (before, start) = {
+            let history = core.history();
+            let Checkpoint { lsn, next_ino, clock, .. } = history.checkpoint;
+            (history.versions.last()?.map(|v| v.root), Start { root: self.tree.base_root(), next_ino, lsn, clock })
+        };
+        let Coalesced { committed, changes } = coalesce(&mut self.tree, &Paced { pace, done: group.last }, before.as_ref())?;
+        let busy = std::mem::take(&mut self.busy);
+        let window = Window { core, pace, limits, group, busy: &busy, start };
+        let mut pieces = window.separate(&mut self.tree, before, &committed.root)?;
+        if pieces.is_empty() {
+            let Group { begin, end, operations, bytes, .. } = *group;
+            let processes = busy.keys().copied().collect();
+            pieces.push(Piece { root: committed.root, before, changes, begin, end, operations, bytes, processes });
+        }
         core.blobs.sync()?;
         let mut history = core.history();
-        let last = history.versions.last()?;
-        let parent = last.as_ref().map(|v| v.root);
-        let differences = diff(&*core.blobs, parent.as_ref(), &committed.root)?;
-        let paths = path_changes(&differences);
-        let label = if let End::Commit(message) = &end { message.clone() } else { None };
-        let made = if paths.is_empty() && label.is_none() {
-            // Nothing that has a name differs (an unlinked file was closed): no version, the next one covers these records too.
-            self.busy.clear();
-            0
-        } else {
-            let busy = std::mem::take(&mut self.busy);
-            let seq = history.versions.newest().next();
-            let first = last.as_ref().map_or(Lsn(1), |v| v.last.next());
-            let version = Version {
-                seq,
-                first,
-                last: group.last,
-                begin: group.begin,
-                end: group.end,
-                root: committed.root,
-                parent_root: parent,
-                paths,
-                processes: busy.iter().map(|key| self.label(*key)).collect(),
-                label,
-                operations: group.operations,
-                bytes: group.bytes,
-                origin: match (group.restored, end) {
-                    (Some(at), _) => Origin::Restore { at },
-                    (None, End::Burst) => Origin::Burst,
-                    (None, End::Commit(_)) => Origin::Commit,
-                    (None, End::Unmount) => Origin::Unmount,
-                },
-                id: ChangeId::of(core.store, seq, first, group.last, &committed.root),
-                covers: first,
-                thinned: 0,
-                part: 1,
-                parts: 1,
-            };
-            history.versions.append(&version)?;
-            history.versions.sync()?;
-            1
-        };
+        let made = append(core, &mut history.versions, group, end, &pieces, &busy)?;
         let old = &history.checkpoint;
         let checkpoint = Checkpoint {
             store: core.store,
@@ -219,10 +206,8 @@ impl Follower {
         match crate::versions::checkpoint::replace(&*core.storage, &core.layout.checkpoint(), &checkpoint) {
             Ok(()) => {}
             Err(ReplaceError::Old(e)) => {
-                // The version does not count without it; the next try makes it again.
-                if made > 0 {
-                    history.versions.take_back();
-                }
+                // The versions do not count without it; the next try makes them again.
+                (0..made).for_each(|_| history.versions.take_back());
                 return Err(e);
             }
             Err(ReplaceError::Unknown(e)) => {
@@ -234,7 +219,7 @@ impl Follower {
         history.checkpoint = checkpoint;
         history.versions.counted();
         drop(history);
-        core.meter.commit(group.operations, group.bytes, made > 0);
+        core.meter.commit(group.operations, group.bytes, made);
         core.fs.locked().rebase(&committed);
         Ok(made)
     }
@@ -251,26 +236,61 @@ impl Follower {
     }
 }
 
-/// The differences as a version lists them: what follows from others is left out, unless there is nothing else.
-fn path_changes(differences: &[Difference]) -> Vec<PathChange> {
-    let notable = differences.iter().any(Difference::is_notable);
-    let mut bytes = 0;
-    differences
-        .iter()
-        .filter(|d| !notable || d.is_notable())
-        // The states tell the rest.
-        .take_while(|d| {
-            bytes += d.path.len() + d.from.as_ref().map_or(0, Vec::len) + 16;
-            bytes <= LISTED_MAX
-        })
-        .map(|d| PathChange {
-            path: d.path.clone(),
-            what: match (&d.from, &d.old, &d.new) {
-                (Some(from), _, _) => What::Moved { from: from.clone() },
-                (None, None, _) => What::Added,
-                (None, Some(_), Some(_)) => What::Modified,
-                (None, Some(_), None) => What::Removed,
+/// Appends the versions of a group and makes them durable; says how many. When that fails, none of them is there.
+fn append(
+    core: &Core,
+    versions: &mut VersionLog,
+    group: &Group,
+    end: End,
+    pieces: &[Piece],
+    busy: &BTreeMap<ProcessKey, ProcessLabel>,
+) -> Result<u64> {
+    let label = if let End::Commit(message) = &end { message.clone() } else { None };
+    let first = versions.last()?.map_or(Lsn(1), |v| v.last.next());
+    let parts = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    let mut made = 0;
+    for (part, piece) in (1u32..).zip(pieces) {
+        let paths = listed(&piece.changes);
+        let label = label.clone().filter(|_| part == parts);
+        if paths.is_empty() && label.is_none() {
+            // Nothing that has a name differs (an unlinked file was closed): no version, the next one covers these records too. Never a
+            // part of several.
+            continue;
+        }
+        let seq = versions.newest().next();
+        let version = Version {
+            seq,
+            first,
+            last: group.last,
+            begin: piece.begin,
+            end: piece.end,
+            root: piece.root,
+            parent_root: piece.before,
+            paths,
+            processes: piece.processes.iter().filter_map(|key| busy.get(key).cloned()).collect(),
+            label,
+            operations: piece.operations,
+            bytes: piece.bytes,
+            origin: match (group.restored, &end) {
+                (Some(at), _) => Origin::Restore { at },
+                (None, End::Commit(_)) if part == parts => Origin::Commit,
+                (None, End::Unmount) if part == parts => Origin::Unmount,
+                (None, End::Burst | End::Commit(_) | End::Unmount) => Origin::Burst,
             },
-        })
-        .collect()
+            id: ChangeId::of(core.store, seq, first, group.last, &piece.root),
+            covers: first,
+            thinned: 0,
+            part,
+            parts,
+        };
+        if let Err(e) = versions.append(&version) {
+            (0..made).for_each(|_| versions.take_back());
+            return Err(e);
+        }
+        made += 1;
+    }
+    if made > 0 {
+        versions.sync()?;
+    }
+    Ok(made)
 }

@@ -39,6 +39,15 @@ pub struct Settings {
     pub cache_inodes: usize,
     /// Idle time that ends a version, 10 ms to 1 h. `group.idle`, default 2 s.
     pub group_idle: Duration,
+    /// Files and directories touched beyond which a version ends, 1 to 1,000,000. `group.paths`, default 1,000.
+    pub group_paths: usize,
+    /// Bytes written beyond which a version ends, 4 KiB to 16 GiB. `group.bytes`, default 64 MiB.
+    pub group_bytes: u64,
+    /// Age at which a version ends, 10 ms to 1 h. `group.age`, default 30 s.
+    pub group_age: Duration,
+    /// Versions that sessions with paths of their own make of what they do at one time, at most, 1 to 64; 1 is one for all of them.
+    /// `group.parts`, default 16.
+    pub group_parts: usize,
     /// Age beyond which pruning drops a segment; `None` is `never`. `prune.max-age`, default 7 d.
     pub prune_max_age: Option<Duration>,
     /// Bytes of log and payload that pruning leaves; `None` is `unlimited`. `prune.max-size`, default 4 GiB.
@@ -66,6 +75,10 @@ impl Default for Settings {
             sync_interval: Duration::from_secs(1),
             cache_inodes: 200_000,
             group_idle: Duration::from_secs(2),
+            group_paths: 1000,
+            group_bytes: 64 << 20,
+            group_age: Duration::from_secs(30),
+            group_parts: 16,
             prune_max_age: Some(Duration::from_secs(7 * 86_400)),
             prune_max_size: Some(4 << 30),
             prune_min_free: 5,
@@ -124,13 +137,25 @@ pub const KEYS: &[Key] = &[
         name: "cache.inodes",
         default: "200000",
         range: "1000 to 100000000",
+        set: |s, v| number(v, 1000, 100_000_000).map(|n| s.cache_inodes = n),
+    },
+    Key { name: "group.idle", default: "2s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.group_idle = d) },
+    Key { name: "group.paths", default: "1000", range: "1 to 1000000", set: |s, v| number(v, 1, 1_000_000).map(|n| s.group_paths = n) },
+    Key {
+        name: "group.bytes",
+        default: "64MiB",
+        range: "4KiB to 16GiB",
         set: |s, v| {
-            let inodes = v.replace(['_', ','], "").parse().ok().filter(|n| (1_000..=100_000_000).contains(n));
-            s.cache_inodes = inodes.ok_or_else(|| format!("`{v}` is no number from 1000 to 100000000"))?;
+            let size = units::size(v)?;
+            if !(4 << 10..=16 << 30).contains(&size) {
+                return Err(format!("{} is outside 4 KiB to 16 GiB", units::show_size(size)));
+            }
+            s.group_bytes = size;
             Ok(())
         },
     },
-    Key { name: "group.idle", default: "2s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.group_idle = d) },
+    Key { name: "group.age", default: "30s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.group_age = d) },
+    Key { name: "group.parts", default: "16", range: "1 to 64", set: |s, v| number(v, 1, 64).map(|n| s.group_parts = n) },
     Key {
         name: "prune.max-age",
         default: "7d",
@@ -220,6 +245,11 @@ fn pause(text: &str) -> Result<Duration, String> {
         return Err(format!("{} is outside 10ms to 1h", units::show_duration(length)));
     }
     Ok(length)
+}
+
+fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.replace(['_', ','], "").parse().ok().filter(|n| (least..=most).contains(n));
+    number.ok_or_else(|| format!("`{text}` is no number from {least} to {most}"))
 }
 
 /// Variable that sets `key`: `log.segment-size` is `IZE_LOG_SEGMENT_SIZE`.
@@ -538,6 +568,10 @@ mod tests {
                 (Layer::Project, "4s", "p"),
                 (Layer::Default, "200000", ""),
                 (Layer::Environment, "6s", "IZE_GROUP_IDLE"),
+                (Layer::Default, "1000", ""),
+                (Layer::Default, "64MiB", ""),
+                (Layer::Default, "30s", ""),
+                (Layer::Default, "16", ""),
                 (Layer::Flag, "1d", "command line"),
                 (Layer::User, "5", "/c/config.toml"),
                 (Layer::Default, "5%", ""),
@@ -561,6 +595,10 @@ mod tests {
                 cache_inodes: 200_000,
                 sync_interval: Duration::from_secs(4),
                 group_idle: Duration::from_secs(6),
+                group_paths: 1000,
+                group_bytes: 64 << 20,
+                group_age: Duration::from_secs(30),
+                group_parts: 16,
                 prune_max_age: Some(Duration::from_secs(86_400)),
                 prune_max_size: Some(5),
                 prune_min_free: 5,
@@ -585,6 +623,10 @@ mod tests {
             cache_inodes: 1,
             sync_interval: Duration::ZERO,
             group_idle: Duration::ZERO,
+            group_paths: 1,
+            group_bytes: 1,
+            group_age: Duration::ZERO,
+            group_parts: 1,
             prune_max_age: None,
             prune_max_size: None,
             prune_min_free: 90,
@@ -627,6 +669,9 @@ mod tests {
             "[log]\nsegment-size = \"1GiB\"",
             "[log]\nsync-interval = \"0s\"",
             "[group]\nidle = \"2\"",
+            "[group]\npaths = 0",
+            "[group]\nbytes = \"1KiB\"",
+            "[group]\nparts = 65",
             "[prune]\nmax-age = \"1mo\"",
             "[prune]\nmax-size = true",
             "[retention]\nmax-store = \"0%\"",

@@ -81,7 +81,7 @@ impl Tree {
             Wrong::Tree(error) => ApplyError::Tree { lsn, error },
             Wrong::Misfit(why) => ApplyError::Misfit { lsn, op: entry.op.name(), why },
         })?;
-        self.applied = lsn;
+        self.applied = self.applied.max(lsn);
         self.clock = self.clock.max(entry.stamp.clamped());
         Ok(())
     }
@@ -249,7 +249,7 @@ impl Tree {
         self.load_inode(ino)?;
         self.dirty.insert(ino);
         let inode = self.inodes.get_mut(&ino).ok_or(TreeError::NoInode(ino))?;
-        inode.changed = lsn;
+        inode.changed = inode.changed.max(lsn);
         Ok(inode)
     }
 
@@ -264,8 +264,14 @@ impl Tree {
     /// The directory's entries, now changed by `lsn` at `t`.
     fn entries(&mut self, lsn: Lsn, t: Time, dir: Ino) -> Done<&mut DirBody> {
         self.load_dir(dir)?;
+        let (mtime, ctime) = self.sets_times(lsn, dir, true);
         let inode = self.touch(lsn, dir)?;
-        (inode.attrs.mtime, inode.attrs.ctime) = (t, t);
+        if mtime {
+            inode.attrs.mtime = t;
+        }
+        if ctime {
+            inode.attrs.ctime = t;
+        }
         match &mut inode.body {
             Body::Dir(body) => Ok(body),
             Body::File(_) | Body::Symlink(_) | Body::Special => Err(TreeError::NotDirectory(dir).into()),
@@ -300,7 +306,7 @@ impl Tree {
     }
 
     fn bear(&mut self, lsn: Lsn, t: Time, birth: &Birth<'_>, kind: FileKind, rdev: u32, body: Body) -> Done {
-        if birth.ino < self.next_ino {
+        if !self.is_unused(birth.ino) {
             return Err(Wrong::Misfit(format!("inode number {} was used before", birth.ino)));
         }
         self.enter(lsn, t, birth.dir, birth.name, birth.ino, kind)?;
@@ -319,7 +325,7 @@ impl Tree {
         };
         self.inodes.insert(birth.ino, inode);
         self.dirty.insert(birth.ino);
-        self.next_ino = birth.ino.next();
+        self.next_ino = self.next_ino.max(birth.ino.next());
         if is_dir {
             self.touch(lsn, birth.dir)?.nlink += 1;
         }
@@ -400,8 +406,11 @@ impl Tree {
     }
 
     fn move_name(&mut self, lsn: Lsn, t: Time, ino: Ino, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Done {
+        let (_, ctime) = self.sets_times(lsn, ino, false);
         let inode = self.touch(lsn, ino)?;
-        inode.attrs.ctime = t;
+        if ctime {
+            inode.attrs.ctime = t;
+        }
         match inode.names.iter_mut().find(|n| n.dir == from.0 && *n.name == *from.1) {
             Some(name) => *name = Name { dir: to.0, name: to.1.into() },
             None => return Err(Wrong::Misfit(format!("inode {ino} has no name `{}` in inode {}", from.1.escape_ascii(), from.0))),

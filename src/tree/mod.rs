@@ -8,7 +8,10 @@ mod dir;
 mod evict;
 mod extents;
 mod load;
+#[cfg(test)]
+pub(crate) mod naive;
 mod rebase;
+mod reorder;
 mod take_out;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -209,6 +212,8 @@ pub struct Tree {
     /// Times that an inode was looked for, and that it had to be read.
     looked: u64,
     missed: u64,
+    /// What is needed when operations come in another order than that of the log.
+    reorder: Option<Box<reorder::Reorder>>,
 }
 
 /// Something that a file in memory names.
@@ -257,6 +262,7 @@ impl Tree {
             clock,
             looked: 0,
             missed: 0,
+            reorder: None,
         };
         tree.load_root()?;
         Ok(tree)

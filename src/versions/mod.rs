@@ -4,6 +4,7 @@ pub mod check;
 pub mod class;
 pub mod checkpoint;
 pub mod chunker;
+pub mod coalesce;
 pub mod commit;
 mod cut_file;
 pub mod diff;
