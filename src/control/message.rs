@@ -464,6 +464,9 @@ pub struct RestoreReport {
     /// Names these actions.
     #[serde(default)]
     pub digest: String,
+    /// Paths that exist now and not then, and stay: versions do not keep them.
+    #[serde(default)]
+    pub left: Vec<PathBytes>,
 }
 
 /// One step of a restore.

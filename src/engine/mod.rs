@@ -10,6 +10,7 @@ mod feeder;
 pub mod group;
 pub mod import;
 mod journal;
+mod listed;
 mod meter;
 pub mod outside;
 mod pace;
@@ -140,6 +141,7 @@ impl Engine {
             cache_inodes: settings.cache_inodes,
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
+        core.set_classes(&settings.classes);
         lock.recovered()?;
         crate::rescue::refresh(&project.layout);
         // It only informs: a disk too full for it must not keep the project from being opened, and pruned.
@@ -311,12 +313,13 @@ impl Engine {
         let store = states::Store::open(&self.project.layout, self.core.store)?;
         let mut then = store.resolve(&request.at)?;
         let mut writer = self.core.fs.locked();
-        let steps = restore::plan(writer.tree(), &mut then, &paths)?;
+        let restore::Plan { steps, left } = restore::plan_beside(writer.tree(), &mut then, &paths, Some(&self.settings.classes))?;
+        let left: Vec<PathBytes> = left.into_iter().map(PathBytes).collect();
         let actions: Vec<RestoreAction> = steps.iter().map(action).collect();
         let digest = digest(&actions)?;
         let at = then.applied();
         if request.dry_run {
-            return Ok(RestoreReport { at, actions, digest });
+            return Ok(RestoreReport { at, actions, digest, left });
         }
         if request.expected.as_ref().is_some_and(|expected| *expected != digest) {
             return Err(Error::new(Class::Refused, "the files have changed since the preview, so the restore would do something else now")
@@ -333,7 +336,7 @@ impl Engine {
         if outcome.marker.is_some() {
             self.core.sync()?;
         }
-        Ok(RestoreReport { at, actions, digest })
+        Ok(RestoreReport { at, actions, digest, left })
     }
 
     /// Ends everything in order: the last group becomes a version, the log is sealed, Pijul is given what it lacks, the lock says clean.

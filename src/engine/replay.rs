@@ -179,6 +179,7 @@ impl Follower {
             (history.versions.last()?.map(|v| v.root), Start { root: self.tree.base_root(), next_ino, lsn, clock })
         };
         let Coalesced { committed, changes } = coalesce(&mut self.tree, &Paced { pace, done: group.last }, before.as_ref())?;
+        let changes = core.with_history(&mut self.tree, changes)?;
         let busy = std::mem::take(&mut self.busy);
         let window = Window { core, pace, limits, group, busy: &busy, start };
         let mut pieces = window.separate(&mut self.tree, before, &committed.root)?;
