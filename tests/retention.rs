@@ -266,3 +266,122 @@ fn what_is_live_may_be_larger_than_the_limit_and_that_is_said() {
     assert!(metrics.contains("ize_last_thinning_stuck{project=\"p\"} 1"), "{metrics}");
     home.ok(&["fsck", "p"]);
 }
+
+fn listed(home: &Home) -> Vec<Vec<String>> {
+    let paths = |v: &Value| v["paths"].as_array().unwrap().iter().map(|p| p.as_str().unwrap().to_owned()).collect();
+    home.history().iter().rev().map(paths).collect()
+}
+
+fn ids(home: &Home) -> Vec<String> {
+    home.history().iter().rev().map(|v| v["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn paths_at(home: &Home, id: &str) -> Vec<String> {
+    let dir = home.path().join(format!("at-{id}"));
+    home.ok(&["export", "p", dir.to_str().unwrap(), "--at", id]);
+    let paths = support::tree(&dir).keys().map(|p| p.to_str().unwrap().to_owned()).collect();
+    std::fs::remove_dir_all(&dir).unwrap();
+    paths
+}
+
+#[test]
+fn paths_of_class_none_are_durable_and_have_no_history() {
+    let home = Home::new();
+    home.mount();
+    let write = |path: &str, bytes: &[u8]| std::fs::write(home.mount.join(path), bytes).unwrap();
+    write(".izeignore", b"*.o\n/build/\n");
+    std::fs::create_dir(home.mount.join("build")).unwrap();
+    write("a.c", b"one");
+    write("a.o", &noise(1, 300_000));
+    write("build/x", &noise(2, 300_000));
+    home.ok(&["commit", "p"]);
+    let many = home.history().len();
+    assert!(listed(&home).concat().iter().all(|p| !p.contains("a.o") && !p.contains("build")), "{:?}", listed(&home));
+    // Only what has no history changes: no version, and yet nothing is lost.
+    write("a.o", &noise(3, 300_000));
+    std::fs::remove_file(home.mount.join("build/x")).unwrap();
+    write("build/y", &noise(4, 300_000));
+    home.ok(&["commit", "p"]);
+    assert_eq!(home.history().len(), many);
+    home.kill();
+    Command::new("umount").arg("-l").arg(&home.mount).status().unwrap();
+    home.mount();
+    assert!(std::fs::read(home.mount.join("a.o")).unwrap() == noise(3, 300_000));
+    assert!(std::fs::read(home.mount.join("build/y")).unwrap() == noise(4, 300_000));
+    // What moves out of it is new, what moves into it is gone.
+    std::fs::rename(home.mount.join("build/y"), home.mount.join("kept")).unwrap();
+    std::fs::rename(home.mount.join("a.c"), home.mount.join("a2.o")).unwrap();
+    write("b.c", b"two");
+    home.ok(&["commit", "p", "-m", "last"]);
+    let changes = &home.history()[0]["changes"];
+    let told: Vec<(String, String)> = changes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["what"].as_str().unwrap().to_owned(), c["path"].as_str().unwrap().to_owned()))
+        .collect();
+    let pair = |what: &str, path: &str| (what.to_owned(), path.to_owned());
+    assert_eq!(told, [pair("delete", "a.c"), pair("create", "b.c"), pair("create", "kept")], "{changes}");
+    // Taken out of all versions but the newest state.
+    let all = ids(&home);
+    let (first, last) = (&all[many - 1], &all[all.len() - 1]);
+    assert!(paths_at(&home, first).contains(&"a.o".to_owned()), "not yet");
+    let report = one(&home.ok(&["thin", "p", "--json"]));
+    assert!(report["filtered"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(paths_at(&home, first), [".izeignore", "a.c"]);
+    assert_eq!(paths_at(&home, last), [".izeignore", "a.o", "a2.o", "b.c", "build", "kept"]);
+    assert_eq!(ids(&home), all, "ids stay");
+    assert_eq!(one(&home.ok(&["thin", "p", "--json"]))["filtered"], 0, "once is enough");
+    home.ok(&["fsck", "p", "--deep"]);
+    // A restore of that version leaves them, and says so; the rest becomes what it was.
+    let said = home.ize(&["restore", "p", ".", "--at", first, "--yes"]);
+    assert!(said.code == 0 && said.err.contains("left alone") && said.err.contains("a.o"), "{said:?}");
+    assert!(std::fs::read(home.mount.join("a.o")).unwrap() == noise(3, 300_000));
+    assert!(home.mount.join("build").is_dir() && home.mount.join("a2.o").is_file());
+    assert_eq!(std::fs::read(home.mount.join("a.c")).unwrap(), b"one");
+    assert!(!home.mount.join("b.c").exists() && !home.mount.join("kept").exists());
+    home.unmount();
+    home.ok(&["fsck", "p", "--deep"]);
+}
+
+#[test]
+fn paths_of_class_recent_are_in_versions_of_the_last_days_only() {
+    let home = Home::new();
+    home.mount();
+    for i in 1..=3u64 {
+        std::fs::create_dir_all(home.mount.join("web/node_modules/lib")).unwrap();
+        std::fs::write(home.mount.join("web/node_modules/lib/x.js"), noise(i, 200_000)).unwrap();
+        std::fs::write(home.mount.join("web/index.js"), format!("{i}")).unwrap();
+        home.ok(&["commit", "p"]);
+    }
+    home.unmount();
+    let many = versions(&home).len() as u64;
+    age(&home, &|seq| if seq + 1 < many { 8 * DAY } else { 6 * DAY });
+    home.ok(&["thin", "p"]);
+    let all = ids(&home);
+    let has = |id: &str| paths_at(&home, id).contains(&"web/node_modules/lib/x.js".to_owned());
+    assert!(!has(&all[all.len() - 3]) && has(&all[all.len() - 2]) && has(&all[all.len() - 1]));
+    assert!(paths_at(&home, &all[all.len() - 3]).contains(&"web/index.js".to_owned()));
+    home.ok(&["fsck", "p", "--deep"]);
+    // Another setting keeps them, and it is looked at again when that is gone.
+    home.ok(&["config", "set", "class.keep", "node_modules/", "--project", "p"]);
+    age(&home, &|_| 9 * DAY);
+    home.ok(&["thin", "p"]);
+    assert!(has(&all[all.len() - 2]), "kept by the setting");
+    home.ok(&["config", "unset", "class.keep", "--project", "p"]);
+    home.ok(&["thin", "p"]);
+    assert!(!has(&all[all.len() - 2]) && has(&all[all.len() - 1]), "the newest is whole");
+    home.mount();
+    // A directory that was not there then goes, but not what has no lasting history in it.
+    std::fs::create_dir_all(home.mount.join("new/node_modules")).unwrap();
+    std::fs::write(home.mount.join("new/node_modules/y.js"), "y").unwrap();
+    std::fs::write(home.mount.join("new/z"), "z").unwrap();
+    home.ok(&["commit", "p"]);
+    let said = home.ize(&["restore", "p", ".", "--at", &all[all.len() - 3], "--yes"]);
+    assert!(said.code == 0 && said.err.contains("left alone"), "{said:?}");
+    assert!(home.mount.join("new/node_modules/y.js").is_file() && !home.mount.join("new/z").exists());
+    assert!(home.mount.join("web/node_modules/lib/x.js").is_file());
+    assert_eq!(std::fs::read(home.mount.join("web/index.js")).unwrap(), b"1");
+    home.unmount();
+    home.ok(&["fsck", "p", "--deep"]);
+}
