@@ -174,7 +174,13 @@ fn churn(home: &Home, max: u64, total: u64, each: usize, after: &mut dyn FnMut(u
 
 fn config(home: &Home, max: &str) {
     home.ok(&["init", "p"]);
-    for (key, value) in [("retention.max-store", max), ("group.idle", "100ms"), ("log.segment-size", "1MiB"), ("prune.max-age", "never"), ("prune.max-size", "unlimited")] {
+    for (key, value) in [
+        ("retention.max-store", max),
+        ("group.idle", "100ms"),
+        ("log.segment-size", "1MiB"),
+        ("prune.max-age", "never"),
+        ("prune.max-size", "unlimited"),
+    ] {
         home.ok(&["config", "set", key, value, "--project", "p"]);
     }
 }

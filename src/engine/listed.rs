@@ -16,6 +16,12 @@ impl Core {
         *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Classes::new(settings);
     }
 
+    /// Which paths have a history.
+    #[must_use]
+    pub fn class_settings(&self) -> ClassSettings {
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner).settings().clone()
+    }
+
     /// The changes without those of paths that have no history; none at all when the rest only follows from them. `tree` is at the state
     /// after them.
     ///

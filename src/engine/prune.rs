@@ -139,11 +139,7 @@ impl Core {
     }
 
     /// The same, of the versions that are wanted.
-    pub(super) fn named_by_some(
-        &self,
-        replayer: &super::replay::Replayer,
-        wanted: &dyn Fn(VersionSeq) -> bool,
-    ) -> Result<HashSet<BlobId>> {
+    pub(super) fn named_by_some(&self, replayer: &super::replay::Replayer, wanted: &dyn Fn(VersionSeq) -> bool) -> Result<HashSet<BlobId>> {
         let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new(), entered: HashSet::new() };
         let (mut live, mut named) = (Vec::new(), Vec::new());
         let base = {

@@ -162,7 +162,9 @@ fn say(last: &LastThinning, thinned: &Thinned) {
     if last.segments > 0 || last.versions > 0 {
         let harder = last.grain.map_or_else(String::new, |grain| format!(", down to {}", grain.words()));
         let (segments, versions, left) = (last.segments, last.versions, last.left);
-        tracing::info!("thinned: {segments} segments and {versions} versions went, {left} versions are left{harder}; {before} became {after}");
+        tracing::info!(
+            "thinned: {segments} segments and {versions} versions went, {left} versions are left{harder}; {before} became {after}"
+        );
     }
     if last.stuck {
         tracing::warn!("the store takes {after}, more than max-store, and nothing more can go; writes go on");

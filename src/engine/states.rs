@@ -129,7 +129,8 @@ impl Store {
     pub fn explain(&self, root: Option<BlobId>, e: Error) -> Error {
         let Some(root) = root.filter(|_| matches!(e.class, Class::Damage | Class::Io | Class::NotFound)) else { return e };
         let Ok(now) = Self::open_damaged(Arc::clone(&self.storage), &self.layout, self.id) else { return e };
-        let named = now.checkpoint.root == Some(root) || now.damage.is_some() || now.versions.iter().any(|v| v.is_ok_and(|v| v.root == root));
+        let named =
+            now.checkpoint.root == Some(root) || now.damage.is_some() || now.versions.iter().any(|v| v.is_ok_and(|v| v.root == root));
         if named {
             return e;
         }

@@ -275,9 +275,10 @@ impl Room<'_> {
         if !self.request.dry_run {
             self.core.with_reserve(|| {
                 let replayer = self.core.replayer();
-                self.core.history().versions.rewrite(&mut |version| {
-                    Ok(if drop.contains(&version.seq) { Action::Drop } else { Action::Keep })
-                })?;
+                self.core
+                    .history()
+                    .versions
+                    .rewrite(&mut |version| Ok(if drop.contains(&version.seq) { Action::Drop } else { Action::Keep }))?;
                 self.core.sweep(&replayer, SweepOptions { garbage_percent: GARBAGE })
             })?;
         }

@@ -79,7 +79,8 @@ pub struct Usage {
 /// Damage or I/O errors.
 pub fn usage(layout: &Layout, store: &Store, by: By, classes: &ClassSettings) -> Result<Usage> {
     let blobs: Arc<dyn BlobRead> = Arc::clone(store.blobs()) as _;
-    let mut count = Count { blobs: &blobs, by, classes: Classes::new(classes), marks: HashMap::new(), rows: HashMap::new(), names: Vec::new() };
+    let mut count =
+        Count { blobs: &blobs, by, classes: Classes::new(classes), marks: HashMap::new(), rows: HashMap::new(), names: Vec::new() };
     let mut versions = 0;
     if let Some(root) = store.checkpoint().root {
         count.state(&root, Part::Present)?;

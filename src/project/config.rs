@@ -634,12 +634,7 @@ mod tests {
             max_store: MaxStore::Unlimited,
             ages: Ages { all: Duration::ZERO, hourly: Duration::ZERO, daily: Some(Duration::ZERO) },
             keep_recent: None,
-            classes: ClassSettings {
-                none: vec!["a".into()],
-                recent: Vec::new(),
-                keep: vec!["b".into()],
-                cachedir_tag: class::Class::None,
-            },
+            classes: ClassSettings { none: vec!["a".into()], recent: Vec::new(), keep: vec!["b".into()], cachedir_tag: class::Class::None },
         };
         odd.apply(&all, "test").unwrap();
         assert_eq!(odd, Settings::default());

@@ -246,7 +246,8 @@ impl Rules {
     fn of_settings(settings: &ClassSettings) -> Self {
         let lists = [("class.recent", &settings.recent, Class::Recent), ("class.none", &settings.none, Class::None)];
         let lists = lists.into_iter().chain([("class.keep", &settings.keep, Class::Keep)]);
-        let lines = lists.flat_map(|(key, patterns, class)| patterns.iter().map(move |p| (p.clone(), class, Rule::Setting(key, p.clone()))));
+        let lines =
+            lists.flat_map(|(key, patterns, class)| patterns.iter().map(move |p| (p.clone(), class, Rule::Setting(key, p.clone()))));
         let lines = lines.enumerate().map(|(number, (line, class, rule))| (number, line, class, rule)).collect();
         // What does not read was refused when the setting was read.
         Self::new(b"", lines, &mut Vec::new())
@@ -318,9 +319,9 @@ fn token(parts: &[&[u8]]) -> Token {
 /// The classes of the paths of one state. Remembers each directory that was asked for, in about 200 bytes.
 #[derive(Debug)]
 pub struct Classes {
+    said: ClassSettings,
     settings: Arc<Rules>,
     settings_token: Token,
-    tag: Class,
     dirs: HashMap<Vec<u8>, Arc<Dir>>,
     /// Lines that do not read, in words; each once.
     pub problems: Vec<String>,
@@ -332,7 +333,13 @@ impl Classes {
     pub fn new(settings: &ClassSettings) -> Self {
         let rules = Arc::new(Rules::of_settings(settings));
         let settings_token = token(&[format!("{settings:?}").as_bytes()]);
-        Self { settings: rules, settings_token, tag: settings.cachedir_tag, dirs: HashMap::new(), problems: Vec::new() }
+        Self { said: settings.clone(), settings: rules, settings_token, dirs: HashMap::new(), problems: Vec::new() }
+    }
+
+    /// The settings that it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &ClassSettings {
+        &self.said
     }
 
     /// Another state is looked at from now on.
@@ -416,8 +423,8 @@ impl Classes {
                     (dir.class, dir.rule, dir.said_of) = (class, rule, path.to_vec());
                 }
                 Some(_) => {}
-                None if self.tag < dir.class && has_tag(state, path)? => {
-                    (dir.class, dir.rule, dir.said_of) = (self.tag, Rule::Tag(path.to_vec()), path.to_vec());
+                None if self.said.cachedir_tag < dir.class && has_tag(state, path)? => {
+                    (dir.class, dir.rule, dir.said_of) = (self.said.cachedir_tag, Rule::Tag(path.to_vec()), path.to_vec());
                 }
                 None => {}
             }

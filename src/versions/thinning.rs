@@ -205,7 +205,11 @@ mod tests {
         assert_eq!(doomed(&versions, now, Some(&ages(20 * DAY, 30 * DAY, None)), Grain::All), [], "all young");
         assert_eq!(doomed(&versions, now, Some(&ages(DAY, 30 * DAY, None)), Grain::All), seqs(&[1, 2, 4, 5, 7]), "hourly");
         assert_eq!(doomed(&versions, now, Some(&ages(DAY, 2 * DAY, None)), Grain::All), seqs(&[1, 2, 3, 4, 5, 7, 8]), "daily");
-        assert_eq!(doomed(&versions, now, Some(&ages(DAY, 9 * DAY, None)), Grain::All), seqs(&[1, 2, 3, 4, 5, 7]), "day 1 is hourly, day 0 daily");
+        assert_eq!(
+            doomed(&versions, now, Some(&ages(DAY, 9 * DAY, None)), Grain::All),
+            seqs(&[1, 2, 3, 4, 5, 7]),
+            "day 1 is hourly, day 0 daily"
+        );
         let weekly = ages(DAY, 2 * DAY, Some(3 * DAY));
         assert_eq!(doomed(&versions, now, Some(&weekly), Grain::All), seqs(&[1, 2, 3, 4, 5, 6, 7, 8]), "beyond daily: weekly");
         assert_eq!(doomed(&versions, now, Some(&ages(0, 0, None)), Grain::All), seqs(&[1, 2, 3, 4, 5, 7, 8, 10]));

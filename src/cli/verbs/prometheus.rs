@@ -28,7 +28,8 @@ pub fn text(report: &StatusReport) -> String {
     m.gauge("versions_thinned", "Versions that were thinned out since the project began.", report.thinned);
     if let Some(size) = &report.size {
         m.head("store_bytes", "gauge", "Bytes of disk that the project's directory takes, by part.");
-        let parts = [("log", size.log), ("reserve", size.reserve), ("packs", size.packs), ("metadata", size.metadata), ("pijul", size.pijul)];
+        let parts =
+            [("log", size.log), ("reserve", size.reserve), ("packs", size.packs), ("metadata", size.metadata), ("pijul", size.pijul)];
         for (part, bytes) in parts {
             m.sample("store_bytes", &format!(",part=\"{part}\""), bytes);
         }

@@ -32,7 +32,10 @@ pub fn run(args: &RestoreArgs, session: &mut Session) -> Result<()> {
     if let Some(first) = preview.left.first() {
         let more = preview.left.len() - 1;
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        output::report(&format!("left alone, because versions do not keep them (`ize usage --class-of`): {}{more}", output::name(&first.0)));
+        output::report(&format!(
+            "left alone, because versions do not keep them (`ize usage --class-of`): {}{more}",
+            output::name(&first.0)
+        ));
     }
     if preview.actions.is_empty() {
         output::report("nothing to do: it is like that already");

@@ -134,7 +134,10 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     if let Some(t) = &report.last_thinning {
         let harder = t.grain.map_or_else(String::new, |grain| format!(", down to {}", grain.words()));
         let (freed, at) = (units::show_size(t.bytes), output::times::time(t.at));
-        row("thinned", format!("{} versions and {} segments ({freed}) at {at}{harder}; {} versions stayed", t.versions, t.segments, t.left))?;
+        row(
+            "thinned",
+            format!("{} versions and {} segments ({freed}) at {at}{harder}; {} versions stayed", t.versions, t.segments, t.left),
+        )?;
     }
     if let Some(c) = &report.cache {
         let ratio = c.hit_ratio.map_or_else(String::new, |r| format!(", {:.1}% of lookups hit", r * 100.0));

@@ -35,8 +35,7 @@ pub fn run(args: &ThinArgs, session: &mut Session) -> Result<()> {
 }
 
 fn show_json(report: &ThinReport, session: &mut Session) -> Result<()> {
-    let versions: Vec<_> =
-        report.versions.iter().map(|v| json!({ "seq": v.seq, "id": v.id, "time": output::json_time(v.time) })).collect();
+    let versions: Vec<_> = report.versions.iter().map(|v| json!({ "seq": v.seq, "id": v.id, "time": output::json_time(v.time) })).collect();
     session.out.json(&json!({
         "dry_run": report.dry_run, "versions": versions, "dropped": report.dropped, "left": report.left, "segments": report.segments,
         "filtered": report.filtered, "grain": report.grain, "bytes_before": report.bytes_before, "bytes_after": report.bytes_after,
@@ -59,7 +58,10 @@ fn show(report: &ThinReport, session: &mut Session) -> Result<()> {
         session.out.line(&format!("took paths without history out of {} versions", report.filtered))?;
     }
     let harder = report.grain.map_or_else(String::new, |grain| format!(" ({})", grain.words()));
-    session.out.line(&format!("{word} {} versions and {} segments of the log; {} versions are left{harder}", report.dropped, report.segments, report.left))?;
+    session.out.line(&format!(
+        "{word} {} versions and {} segments of the log; {} versions are left{harder}",
+        report.dropped, report.segments, report.left
+    ))?;
     let (before, after) = (show_size(report.bytes_before), show_size(report.bytes_after));
     let max = match report.max_store.filter(|max| *max != u64::MAX) {
         Some(max) => format!("max-store {}", show_size(max)),
