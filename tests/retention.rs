@@ -82,6 +82,9 @@ fn by_age_the_last_version_of_each_hour_and_day_stays_and_stands_for_the_others(
     home.unmount();
     assert_eq!(versions(&home).len(), 9);
     // 1 to 4 in one day, 5 and 6 in one hour, 7 and 8 young; long after noon, so that no day or hour ends in between.
+    // As long as the log goes on from them, they stay.
+    assert_eq!(one(&home.ok(&["thin", "p", "--keep-all", "0", "--keep-hourly", "0", "--dry-run", "--json"]))["dropped"], 0);
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
     let now = Time::now().secs;
     let noon = |days: i64| now.rem_euclid(DAY) + days * DAY - DAY / 2;
     let ages = [noon(200), noon(200) - 60, noon(200) - 120, noon(200) - 4000, noon(50), noon(50) - 60, 7200, 3600, 10];
@@ -145,11 +148,12 @@ fn a_smaller_limit_thins_harder_and_frees_space_but_keeps_what_is_pinned() {
     assert!(left.len() < 12 && left.iter().any(|v| v.label.as_deref() == Some("pinned")), "{report}");
     // A limit that nothing can meet: only what is pinned is left, and that is said.
     let report = one(&home.ok(&["thin", "p", "--max-store", "1MiB", "--json"]));
-    assert!(report["stuck"] == true && report["grain"].is_string() && report["left"] == 2, "{report}");
+    assert!(report["stuck"] == true && report["grain"].is_string() && report["left"] == 3, "{report}");
     let left: Vec<u64> = versions(&home).iter().map(|v| v.seq.0).collect();
-    assert_eq!(left, [3, 12]);
+    // The last segment goes on from 11.
+    assert_eq!(left, [3, 11, 12]);
     let after = states(&home);
-    assert!(after.len() == 2 && after.iter().all(|(id, state)| full[id] == *state));
+    assert!(after.len() == 3 && after.iter().all(|(id, state)| full[id] == *state));
     home.ok(&["fsck", "p", "--deep"]);
 }
 
@@ -331,7 +335,9 @@ fn paths_of_class_none_are_durable_and_have_no_history() {
     // Taken out of all versions but the newest state.
     let all = ids(&home);
     let (first, last) = (&all[many - 1], &all[all.len() - 1]);
-    assert!(paths_at(&home, first).contains(&"a.o".to_owned()), "not yet");
+    home.ok(&["thin", "p"]);
+    assert!(paths_at(&home, first).contains(&"a.o".to_owned()), "the log goes on from it");
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
     let report = one(&home.ok(&["thin", "p", "--json"]));
     assert!(report["filtered"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(paths_at(&home, first), [".izeignore", "a.c"]);
@@ -354,40 +360,41 @@ fn paths_of_class_none_are_durable_and_have_no_history() {
 fn paths_of_class_recent_are_in_versions_of_the_last_days_only() {
     let home = Home::new();
     home.mount();
-    for i in 1..=3u64 {
+    for i in 1..=5u64 {
         std::fs::create_dir_all(home.mount.join("web/node_modules/lib")).unwrap();
         std::fs::write(home.mount.join("web/node_modules/lib/x.js"), noise(i, 200_000)).unwrap();
         std::fs::write(home.mount.join("web/index.js"), format!("{i}")).unwrap();
         home.ok(&["commit", "p"]);
     }
     home.unmount();
-    let many = versions(&home).len() as u64;
-    age(&home, &|seq| if seq + 1 < many { 8 * DAY } else { 6 * DAY });
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    let many = versions(&home).last().unwrap().seq.0;
+    age(&home, &|seq| if seq + 2 < many { 8 * DAY } else { 6 * DAY });
     home.ok(&["thin", "p"]);
     let all = ids(&home);
     let has = |id: &str| paths_at(&home, id).contains(&"web/node_modules/lib/x.js".to_owned());
-    assert!(!has(&all[all.len() - 3]) && has(&all[all.len() - 2]) && has(&all[all.len() - 1]));
-    assert!(paths_at(&home, &all[all.len() - 3]).contains(&"web/index.js".to_owned()));
+    assert!(!has(&all[all.len() - 4]) && has(&all[all.len() - 3]) && has(&all[all.len() - 1]));
+    assert!(paths_at(&home, &all[all.len() - 4]).contains(&"web/index.js".to_owned()));
     home.ok(&["fsck", "p", "--deep"]);
     // Another setting keeps them, and it is looked at again when that is gone.
     home.ok(&["config", "set", "class.keep", "node_modules/", "--project", "p"]);
     age(&home, &|_| 9 * DAY);
     home.ok(&["thin", "p"]);
-    assert!(has(&all[all.len() - 2]), "kept by the setting");
+    assert!(has(&all[all.len() - 3]), "kept by the setting");
     home.ok(&["config", "unset", "class.keep", "--project", "p"]);
     home.ok(&["thin", "p"]);
-    assert!(!has(&all[all.len() - 2]) && has(&all[all.len() - 1]), "the newest is whole");
+    assert!(!has(&all[all.len() - 3]) && has(&all[all.len() - 1]), "the newest is whole");
     home.mount();
     // A directory that was not there then goes, but not what has no lasting history in it.
     std::fs::create_dir_all(home.mount.join("new/node_modules")).unwrap();
     std::fs::write(home.mount.join("new/node_modules/y.js"), "y").unwrap();
     std::fs::write(home.mount.join("new/z"), "z").unwrap();
     home.ok(&["commit", "p"]);
-    let said = home.ize(&["restore", "p", ".", "--at", &all[all.len() - 3], "--yes"]);
+    let said = home.ize(&["restore", "p", ".", "--at", &all[all.len() - 4], "--yes"]);
     assert!(said.code == 0 && said.err.contains("left alone"), "{said:?}");
     assert!(home.mount.join("new/node_modules/y.js").is_file() && !home.mount.join("new/z").exists());
     assert!(home.mount.join("web/node_modules/lib/x.js").is_file());
-    assert_eq!(std::fs::read(home.mount.join("web/index.js")).unwrap(), b"1");
+    assert_eq!(std::fs::read(home.mount.join("web/index.js")).unwrap(), b"2");
     home.unmount();
     home.ok(&["fsck", "p", "--deep"]);
 }

@@ -3,6 +3,7 @@
 //! How large the store is, is told from counters between two looks at its files: those of the log and the packs move fast, the rest does
 //! not. Work begins at seven eighths of the limit and ends at three quarters, so that a store stays below it while programs go on writing.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -98,13 +99,19 @@ impl Retention {
         }
     }
 
-    /// Thins, and remembers it. `max` is the limit that people know.
+    /// Thins, and remembers it; also how many versions paths without history were taken out of. `max` is the limit that people know.
     ///
     /// # Errors
     /// Damage or I/O errors.
-    pub fn thin(&self, request: &Request, max: Option<u64>) -> Result<Thinned> {
+    pub fn thin(&self, request: &Request, max: Option<u64>) -> Result<(Thinned, u64)> {
         let _turn = lock(&self.turn);
-        let thinned = self.core.thin(request, &|| StoreSize::of(&self.core.layout).map(|s| s.total()))?;
+        let size = || StoreSize::of(&self.core.layout).map(|s| s.total());
+        let changed = AtomicU64::new(0);
+        let thinned = self.core.thin(request, &size, &|| {
+            changed.fetch_add(self.take_out_now()?, Ordering::Relaxed);
+            Ok(())
+        })?;
+        let filtered = changed.into_inner();
         let over = max.is_some_and(|max| thinned.size.1 > max);
         if !request.dry_run && (thinned.log.0 > 0 || !thinned.gone.is_empty() || over) {
             let last = LastThinning {
@@ -121,7 +128,7 @@ impl Retention {
             kept.last = Some(last);
             kept.write(&self.core.layout);
         }
-        Ok(thinned)
+        Ok((thinned, filtered))
     }
 
     /// Takes paths without history out of versions; how many became others.
@@ -130,6 +137,10 @@ impl Retention {
     /// Damage or I/O errors.
     pub fn take_out(&self) -> Result<u64> {
         let _turn = lock(&self.turn);
+        self.take_out_now()
+    }
+
+    fn take_out_now(&self) -> Result<u64> {
         let classes = &self.settings.classes;
         let rules = blake3::hash(format!("{classes:?}").as_bytes()).to_hex().to_string();
         let done = {
@@ -203,7 +214,7 @@ impl Watch {
             return Ok(());
         }
         let request = Request { limit: Some(start), ..self.retention.configured() };
-        let thinned = self.retention.thin(&request, Some(max))?;
+        let (thinned, _) = self.retention.thin(&request, Some(max))?;
         self.measured = None;
         self.vain = thinned.stuck.then(|| {
             let newest = self.retention.core.history().versions.newest();

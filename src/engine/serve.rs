@@ -67,7 +67,6 @@ impl Engine {
     /// # Errors
     /// Damage or I/O errors.
     pub fn thin(&self, request: &ThinRequest) -> Result<ThinReport> {
-        let filtered = if request.dry_run { 0 } else { self.retention.take_out()? };
         let mut wanted = super::thin::Request { dry_run: request.dry_run, ..self.retention.configured() };
         if let Some(max) = request.max_store {
             (wanted.limit, wanted.target) = (Some(max), max);
@@ -77,7 +76,7 @@ impl Engine {
         wanted.ages.all = all.unwrap_or(wanted.ages.all);
         wanted.ages.hourly = hourly.unwrap_or(wanted.ages.hourly);
         wanted.ages.daily = daily.or(wanted.ages.daily);
-        let thinned = self.retention.thin(&wanted, wanted.limit)?;
+        let (thinned, filtered) = self.retention.thin(&wanted, wanted.limit)?;
         let version = |gone: &super::thin::Gone| ThinnedVersion { seq: gone.seq, id: gone.id.to_string(), time: gone.end };
         Ok(ThinReport {
             versions: thinned.gone.iter().take(THINNED_MAX).map(version).collect(),

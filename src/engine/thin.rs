@@ -4,17 +4,20 @@
 //! the packs are swept, and it is looked whether that was enough. Replay is held meanwhile, and goes on between two batches. Paths
 //! without history are taken out of versions the same way: their roots become others.
 //!
+//! As long as the log holds the operations after a version, that version stays, and whole: with it single operations can be gone back to.
+//!
 //! A crash at any step leaves the old version log or the new one, and blobs that the next sweep takes. Who reads a version that goes gets
 //! an error that says so ([`super::states::Store::explain`]); a restore holds replay, so nothing goes under it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::core::Core;
 use crate::blobs::SweepOptions;
 use crate::error::Result;
-use crate::ids::{BlobId, Time, VersionSeq};
+use crate::ids::{BlobId, Lsn, Time, VersionSeq};
 use crate::tree::BlobRead;
 use crate::versions::class::{Class, ClassSettings};
 use crate::versions::thinning::{Ages, Grain, Known, doomed, first_quarter};
@@ -78,16 +81,17 @@ pub struct Thinned {
 pub type Size<'a> = dyn Fn() -> Result<u64> + 'a;
 
 impl Core {
-    /// Thins until the store is within the target: the log, then versions by age, then harder. What is live, pinned or wanted by Pijul
-    /// stays, however small the limit.
+    /// Thins until the store is within the target: the log, then versions by age, then harder. `take_out` is called in between, to take
+    /// paths without history out of versions. What is live, pinned, or wanted by Pijul or the log stays, however small the limit.
     ///
     /// # Errors
     /// Damage or I/O errors; what went until then was not needed.
-    pub fn thin(&self, request: &Request, size: &Size<'_>) -> Result<Thinned> {
+    pub fn thin(&self, request: &Request, size: &Size<'_>, take_out: &dyn Fn() -> Result<()>) -> Result<Thinned> {
         let before = size()?;
         let mut thinned = Thinned { size: (before, before), ..Thinned::default() };
         let over = request.limit.is_some_and(|limit| before > limit);
         let mut room = Room { core: self, request, size, freed: 0 };
+        let mut oldest = self.oldest_in_log()?;
         if over {
             let limits = Limits {
                 // With a size, payload counts too; this one limits nothing.
@@ -98,8 +102,12 @@ impl Core {
             let pruned = self.prune(limits, request.dry_run)?;
             thinned.log = pruned.dropped();
             room.freed = thinned.log.1 + pruned.segments.iter().filter(|s| s.stays.is_none()).map(|s| s.payload).sum::<u64>();
+            oldest = pruned.segments.iter().find(|s| s.stays.is_some()).map(|s| s.range.0);
         }
-        let mut known = self.known(request.fed)?;
+        if !request.dry_run {
+            take_out()?;
+        }
+        let mut known = self.known(request.fed, oldest)?;
         let ages = (!request.clock_jumped).then_some(&request.ages);
         let mut gone = HashSet::new();
         if request.by_age || (over && room.taken(&gone)? > request.target) {
@@ -131,8 +139,18 @@ impl Core {
         Ok(thinned)
     }
 
+    /// The oldest record that the log holds.
+    fn oldest_in_log(&self) -> Result<Option<Lsn>> {
+        let mut oldest = None;
+        crate::wal::for_each_record(&*self.storage, &self.layout.wal(), self.store, Lsn::ZERO, Lsn(u64::MAX), &mut |record, _| {
+            oldest = Some(record.lsn);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(oldest)
+    }
+
     /// All versions, as far as thinning needs to know them.
-    fn known(&self, fed: Option<VersionSeq>) -> Result<Vec<Known>> {
+    fn known(&self, fed: Option<VersionSeq>, oldest: Option<Lsn>) -> Result<Vec<Known>> {
         let history = self.history();
         let newest = history.versions.newest();
         let mut known: Vec<Known> = Vec::new();
@@ -141,7 +159,8 @@ impl Core {
             let version = version?;
             // The parts of a window may have ended in another order.
             end = end.max(version.end);
-            let pinned = version.label.is_some() || version.seq == newest || fed.is_some_and(|fed| version.seq >= fed);
+            let wanted = fed.is_some_and(|fed| version.seq >= fed) || is_base(&version, oldest);
+            let pinned = version.label.is_some() || version.seq == newest || wanted;
             known.push(Known { seq: version.seq, end, pinned, goes_on: version.part < version.parts });
         }
         // What the checkpoint does not name yet is as good as the newest.
@@ -160,6 +179,7 @@ impl Core {
     pub fn take_out(&self, classes: &ClassSettings, recent_until: Option<Time>, done: Filtered) -> Result<(Filtered, u64)> {
         let mut filter = Filter::new(classes);
         let (mut done, mut changed) = (done, 0);
+        let oldest = self.oldest_in_log()?;
         loop {
             let replayer = self.replayer();
             let begun = Instant::now();
@@ -170,7 +190,8 @@ impl Core {
                 let history = self.history();
                 let newest = history.versions.newest().min(history.checkpoint.version);
                 let wanted = |v: &Version| {
-                    v.seq < newest && (v.seq > done.none || (v.seq > done.recent && recent_until.is_some_and(|until| v.end < until)))
+                    let free = v.seq < newest && !is_base(v, oldest);
+                    free && (v.seq > done.none || (v.seq > done.recent && recent_until.is_some_and(|until| v.end < until)))
                 };
                 let numbers: Vec<VersionSeq> = history.versions.numbers().filter(|seq| *seq > done.none.min(done.recent)).collect();
                 let mut work = Vec::new();
@@ -186,18 +207,21 @@ impl Core {
                 work
             };
             let blobs: Arc<dyn BlobRead> = Arc::clone(&self.blobs) as _;
+            let mut all_old = true;
             for version in work {
                 if begun.elapsed() > TURN {
                     more = true;
                     break;
                 }
                 let old = recent_until.is_some_and(|until| version.end < until);
+                all_old &= old;
                 let least = if old { Class::Keep } else { Class::Recent };
                 if let Some(root) = filter.without(&blobs, &*self.blobs, &version.root, least)? {
                     roots.insert(version.seq, root);
                 }
                 next.none = next.none.max(version.seq);
-                if old {
+                // The parts of a window may have ended in another order.
+                if all_old {
                     next.recent = next.recent.max(version.seq);
                 }
             }
@@ -219,6 +243,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Does somebody go on from this version in the log?
+fn is_base(version: &Version, oldest: Option<Lsn>) -> bool {
+    oldest.is_some_and(|oldest| version.last.next() >= oldest)
 }
 
 /// Versions looked at in one go.

@@ -81,7 +81,7 @@ Examples:
   ize thin --keep-all 7d --keep-hourly 30d      (by age, whatever the size)
 
 Without flags the settings hold: nothing goes while the project's directory is within retention.max-store. Of each hour or day the last version \
-stays, and stands for the others. Never goes: the newest version, one with a message (`ize commit -m`), one that Pijul does not have yet. Paths \
+stays, and stands for the others. Never goes: the newest version, one with a message (`ize commit -m`), one that Pijul does not have yet, one from which the log goes on (`ize wal prune` shortens the log). Paths \
 without history (classes none and recent) are taken out of versions first.";
 
 /// `ize thin`.
