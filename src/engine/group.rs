@@ -66,7 +66,17 @@ pub struct Group {
 
 impl Group {
     fn new(lsn: Lsn, time: Time) -> Self {
-        Group { first: lsn, last: lsn, begin: time, end: time, operations: 0, bytes: 0, restored: None, linked: false, inodes: HashSet::new() }
+        Group {
+            first: lsn,
+            last: lsn,
+            begin: time,
+            end: time,
+            operations: 0,
+            bytes: 0,
+            restored: None,
+            linked: false,
+            inodes: HashSet::new(),
+        }
     }
 
     fn add(&mut self, lsn: Lsn, entry: &Entry) {

@@ -325,13 +325,13 @@ impl Separator {
         for unit in 0..self.units.len() {
             sets.entry(self.root(unit)).or_default().push(unit);
         }
-        let mut order: Vec<(Option<Lsn>, Vec<usize>)> =
-            sets.into_iter().map(|(root, units)| (lasts.get(&root).copied(), units)).collect();
+        let mut order: Vec<(Option<Lsn>, Vec<usize>)> = sets.into_iter().map(|(root, units)| (lasts.get(&root).copied(), units)).collect();
         order.sort_unstable();
         let mut order: Vec<Vec<usize>> = order.into_iter().map(|(_, units)| units).collect();
         // Neighbours can always be one: nothing changes places then but what did before.
         while order.len() > self.parts_max.max(1) {
-            let size = |at: usize| order.get(at).map(|set| set.iter().filter_map(|u| self.units.get(*u)).map(|u| u.operations).sum::<u64>());
+            let size =
+                |at: usize| order.get(at).map(|set| set.iter().filter_map(|u| self.units.get(*u)).map(|u| u.operations).sum::<u64>());
             let Some(smallest) = (0..order.len()).min_by_key(|at| size(*at)) else { break };
             let neighbours = [smallest.checked_sub(1), Some(smallest + 1).filter(|n| *n < order.len())];
             // Rather with one's own than with a stranger.

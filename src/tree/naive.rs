@@ -27,8 +27,7 @@ impl Naive {
     /// An empty project.
     pub fn new() -> Self {
         let attrs = Attributes { mode: 0o755, ..Attributes::default() };
-        let root =
-            Thing { kind: FileKind::Directory, attrs, xattrs: Xattrs::new(), nlink: 2, bytes: Vec::new(), entries: BTreeMap::new() };
+        let root = Thing { kind: FileKind::Directory, attrs, xattrs: Xattrs::new(), nlink: 2, bytes: Vec::new(), entries: BTreeMap::new() };
         Naive(BTreeMap::from([(Ino::ROOT, root)]))
     }
 

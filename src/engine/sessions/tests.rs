@@ -65,9 +65,8 @@ fn a_session_alone_is_one_part() {
 #[test]
 fn an_editor_beside_a_build_has_a_part_for_each_save() {
     let (make, editor) = (7, 8);
-    let save = |new: u64, old: u64| {
-        [create(1, "a.c~", new), write(new), rename((1, "a.c~"), new, (1, "a.c"), RenameMode::Replace(Ino(old)))]
-    };
+    let save =
+        |new: u64, old: u64| [create(1, "a.c~", new), write(new), rename((1, "a.c~"), new, (1, "a.c"), RenameMode::Replace(Ino(old)))];
     let mut ops = vec![(make, 0, create(1, "x.o", 20)), (make, 100, write(20))];
     ops.extend(save(21, 10).into_iter().map(|op| (editor, 200, op)));
     ops.extend([(make, 1500, create(1, "y.o", 22)), (make, 3000, write(22))]);

@@ -8,7 +8,9 @@ use rand::prelude::*;
 
 use super::*;
 use crate::ids::{Lsn, Time};
-use crate::op::{AllocateMode, Clone, Create, Data, Entry, Fallocate, Link, Mkdir, Operation, Rename, RenameMode, Stamp, Truncate, Unlink, Write};
+use crate::op::{
+    AllocateMode, Clone, Create, Data, Entry, Fallocate, Link, Mkdir, Operation, Rename, RenameMode, Stamp, Truncate, Unlink, Write,
+};
 use crate::tree::BlobRead;
 use crate::tree::naive::{Naive, show};
 use crate::tree::testing::{MemoryBlobs, apply, random_operation};
@@ -247,8 +249,14 @@ fn what_was_cut_off_does_not_come_back_when_the_file_grows() {
 fn clones_take_what_the_source_held_then() {
     let mut world = World::new();
     world.create("a", 2).write(2, 0, b"before").create("b", 3).begin();
-    let clone = |from: u64, from_offset, ino: u64, offset, len| {
-        Clone { from: Ino(from), from_offset, ino: Ino(ino), offset, len, size_after: offset + len, mode_after: None }
+    let clone = |from: u64, from_offset, ino: u64, offset, len| Clone {
+        from: Ino(from),
+        from_offset,
+        ino: Ino(ino),
+        offset,
+        len,
+        size_after: offset + len,
+        mode_after: None,
     };
     world.run(clone(2, 0, 3, 2, 6), None).write(2, 0, b"after!").create("c", 4).run(clone(3, 0, 4, 0, 8), None);
     assert_eq!(told(&world.check("")), ["a modified [(0, 6)]", "b modified [(2, 6)]", "c added [(0, 8)]"]);

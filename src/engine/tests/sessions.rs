@@ -1,0 +1,271 @@
+//! Several sessions in one window: versions of their own, whatever crashes in between.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::ids::Time;
+use crate::versions::version_log::{Origin, Version, What};
+
+/// Two processes, each the leader of its session. They end when this one does, which closes their input.
+pub(super) fn processes() -> &'static [u32] {
+    static CHILDREN: OnceLock<(Vec<Child>, Vec<u32>)> = OnceLock::new();
+    let (_, pids) = CHILDREN.get_or_init(|| {
+        let start = || Command::new("setsid").arg("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let children = vec![start(), start()];
+        let pids: Vec<u32> = children.iter().map(Child::id).collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let leads = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let behind_name = stat.rsplit(") ").next().unwrap();
+            stat.contains("(cat)") && behind_name.split(' ').nth(3) == Some(&pid.to_string())
+        };
+        while !pids.iter().all(leads) {
+            assert!(Instant::now() < deadline, "setsid does not start cat");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        (children, pids)
+    });
+    pids
+}
+
+static WINDOWS: AtomicU64 = AtomicU64::new(0);
+
+/// Versions cover the log without gap or overlap, parts of a window are all there and in order, and every state can be read.
+pub(super) fn check_versions(disk: &SimDisk, story: &str) {
+    let layout = Layout::new("/p");
+    let store = Store::open_on(disk.shared(), &layout, STORE).unwrap_or_else(|e| panic!("{story}: {e}"));
+    let newest = store.checkpoint().version;
+    let report = crate::versions::check::log::check(&disk.shared(), layout.versions(), STORE, Some(newest)).unwrap();
+    assert!(report.findings.is_empty(), "{story}: {:?}", report.findings);
+    let mut next = Lsn(1);
+    for version in store.versions().iter() {
+        let version = version.unwrap_or_else(|e| panic!("{story}: {e}"));
+        assert_eq!(version.covers, next, "{story}: versions cover the log without gap or overlap");
+        if version.is_whole() {
+            next = version.last.next();
+        } else {
+            dump(&mut store.state_of(&version).unwrap());
+            WINDOWS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let last = store.versions().last().unwrap();
+    assert!(last.is_none_or(|last| last.is_whole() && last.seq == newest), "{story}: the checkpoint names a part");
+}
+
+/// The check above and the histories that use it are of worth only if they meet windows of several sessions.
+#[test]
+fn random_histories_hold_windows_of_several_sessions() {
+    for seed in 0..4 {
+        let disk = SimDisk::new();
+        let seen = run(seed, 60, &disk);
+        check(&disk, true, &seen, seen.states.len() - 1, &format!("seed {seed}"));
+    }
+    assert!(WINDOWS.load(Ordering::Relaxed) > 4);
+}
+
+fn caller(which: usize) -> Caller {
+    Caller { pid: processes()[which], uid: 1, gid: 1 }
+}
+
+fn commit(core: &Core, message: &str) {
+    let message = Some(message.to_owned());
+    core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message } }.into(), None, None).unwrap();
+    core.replay(true).unwrap();
+}
+
+fn file(core: &Core, which: usize, name: &str, bytes: &[u8]) -> Ino {
+    let ino = core.fs.create(&caller(which), Ino::ROOT, name.as_bytes(), 0o644, true).unwrap().ino;
+    core.fs.write(&caller(which), ino, 0, bytes, false).unwrap();
+    ino
+}
+
+fn open_for(disk: &SimDisk, parts: usize, options: &CoreOptions) -> crate::error::Result<Core> {
+    let limits = GroupLimits { parts, ..GroupLimits::default() };
+    Core::open(disk.shared(), Layout::new("/p"), &CoreOptions { limits, ..options.clone() })
+}
+
+/// The birth of the root is a version, so that it is not in the window.
+fn born(disk: &SimDisk, parts: usize) -> Core {
+    let core = open_for(disk, parts, &options(true, true)).unwrap();
+    commit(&core, "born");
+    core
+}
+
+fn versions(core: &Core) -> Vec<Version> {
+    core.history().versions.iter().map(Result::unwrap).skip(1).collect()
+}
+
+fn paths(version: &Version) -> Vec<String> {
+    version.paths.iter().map(|c| String::from_utf8(c.path.clone()).unwrap()).collect()
+}
+
+fn sessions(version: &Version) -> Vec<u32> {
+    version.processes.iter().map(|p| p.session).collect()
+}
+
+#[test]
+fn sessions_with_paths_of_their_own_are_versions_of_their_own_and_the_label_is_the_lasts() {
+    let disk = SimDisk::new();
+    let core = born(&disk, 16);
+    let first = core.log.appended().next();
+    let a = file(&core, 0, "a", b"of the first");
+    file(&core, 1, "b", b"of the second");
+    core.fs.write(&caller(0), a, 0, b"OF THE FIRST", false).unwrap();
+    let between = core.fs.locked().tree().applied();
+    file(&core, 1, "c", b"the last");
+    let (expected, now) = (look(&core.fs), core.fs.locked().tree().clock());
+    commit(&core, "both");
+    let made = versions(&core);
+    let [one, two] = made.as_slice() else { panic!("{made:#?}") };
+    assert_eq!((paths(one), paths(two)), (vec!["a".to_owned()], vec!["b".to_owned(), "c".to_owned()]));
+    assert_eq!((sessions(one), sessions(two)), (vec![processes()[0]], vec![processes()[1]]));
+    assert_eq!((one.part, one.parts, two.part, two.parts), (1, 2, 2, 2));
+    assert_eq!((one.label.as_deref(), two.label.as_deref()), (None, Some("both")));
+    assert_eq!((one.origin, two.origin), (Origin::Burst, Origin::Commit));
+    assert_eq!((one.first, one.last, one.covers), (two.first, two.last, two.covers));
+    assert!(one.first <= first && two.last >= between);
+    assert_eq!((one.operations, one.bytes, two.operations, two.bytes), (3, 24, 4, 21));
+    assert_eq!(two.parent_root, Some(one.root));
+    assert!(one.end < two.end && one.begin < two.begin);
+    let checkpoint = core.history().checkpoint.clone();
+    assert_eq!((checkpoint.version, checkpoint.root), (two.seq, Some(two.root)));
+    // The live tree goes on from there, and the state of the log is what it was.
+    assert_eq!(look(&core.fs), expected);
+    assert!(core.fs.locked().tree().dirty().is_empty());
+    let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
+    let names =
+        |when: &When| dump(&mut store.resolve(when).unwrap()).into_keys().map(|p| String::from_utf8(p).unwrap()).collect::<Vec<_>>();
+    assert_eq!(dump(&mut store.resolve(&When::Id(two.id.to_string())).unwrap()), expected);
+    assert_eq!(names(&When::Id(one.id.to_string())), ["", "a"]);
+    // A moment of the log is one of the log, whichever parts there are.
+    assert_eq!(names(&When::Lsn(between)), ["", "a", "b"]);
+    assert_eq!(names(&When::Lsn(two.last)), ["", "a", "b", "c"]);
+    assert_eq!(names(&When::Time(now)), ["", "a", "b", "c"]);
+    assert_eq!(names(&When::Time(Time::from_nanos(one.end.as_nanos()))), ["", "a", "b"]);
+    drop(core);
+    check_versions(&disk, "two sessions");
+}
+
+#[test]
+fn who_writes_the_same_file_is_one_version_that_names_both() {
+    let disk = SimDisk::new();
+    let core = born(&disk, 16);
+    let shared = file(&core, 0, "shared", b"one\n");
+    core.fs.write(&caller(1), shared, 4, b"two\n", false).unwrap();
+    commit(&core, "both");
+    let made = versions(&core);
+    assert_eq!(made.len(), 1);
+    assert_eq!((paths(&made[0]), made[0].parts), (vec!["shared".to_owned()], 1));
+    let mut found = sessions(&made[0]);
+    found.sort_unstable();
+    let mut expected = processes().to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn with_one_part_allowed_sessions_share_a_version() {
+    let disk = SimDisk::new();
+    let core = born(&disk, 1);
+    file(&core, 0, "a", b"a");
+    file(&core, 1, "b", b"b");
+    commit(&core, "both");
+    let made = versions(&core);
+    assert_eq!((made.len(), paths(&made[0])), (1, vec!["a".to_owned(), "b".to_owned()]));
+}
+
+/// One session's work comes to nothing that has a name: it is no version, its process stands with the one that is.
+#[test]
+fn what_changes_no_name_is_no_part() {
+    for first in [0, 1] {
+        let disk = SimDisk::new();
+        let core = born(&disk, 16);
+        file(&core, first, "t", b"gone soon");
+        file(&core, 1 - first, "a", b"stays");
+        core.fs.unlink(&caller(first), Ino::ROOT, b"t").unwrap();
+        if first == 1 {
+            file(&core, 0, "b", b"and this");
+        }
+        commit(&core, "one");
+        let made = versions(&core);
+        assert_eq!((made.len(), made[0].parts, made[0].processes.len()), (1, 1, 2), "{made:#?}");
+        assert!(made[0].paths.iter().all(|c| c.what == What::Added && c.path != b"t"), "{made:#?}");
+    }
+}
+
+#[test]
+fn a_restore_is_one_version_whoever_works_beside_it() {
+    let disk = SimDisk::new();
+    let core = born(&disk, 16);
+    file(&core, 0, "a", b"old");
+    commit(&core, "old");
+    core.fs.unlink(&caller(0), Ino::ROOT, b"a").unwrap();
+    commit(&core, "gone");
+    file(&core, 1, "b", b"beside");
+    let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
+    let mut then = store.resolve(&When::Id(versions(&core)[0].id.to_string())).unwrap();
+    let paths = [b"a".to_vec()];
+    let mut writer = core.fs.locked();
+    let steps = crate::engine::restore::plan(writer.tree(), &mut then, &paths).unwrap();
+    crate::engine::restore::carry_out(&mut writer, &mut then, steps, &paths, &caller(0)).unwrap();
+    drop(writer);
+    core.replay(true).unwrap();
+    let made = versions(&core);
+    let last = made.last().unwrap();
+    assert!(made.len() == 3 && last.parts == 1 && matches!(last.origin, Origin::Restore { .. }), "{made:#?}");
+    assert_eq!(last.processes.len(), 2);
+}
+
+/// The process dies, or the power fails, at every storage call while a window becomes several versions: none of them counts or all do, and
+/// what is made again is the same.
+#[test]
+fn a_crash_between_the_parts_of_a_window_leaves_none_or_all() {
+    let work = |core: &Core| -> Result<(), String> {
+        for n in 0..3 {
+            for which in [0, 1] {
+                let name = format!("{which} {n}");
+                let made = core.fs.create(&caller(which), Ino::ROOT, name.as_bytes(), 0o644, true).map_err(|e| e.to_string())?;
+                core.fs.write(&caller(which), made.ino, 0, name.as_bytes(), false).map_err(|e| e.to_string())?;
+            }
+        }
+        core.sync().map_err(|e| e.to_string())?;
+        core.replay(true).map(drop).map_err(|e| e.to_string())
+    };
+    let whole = SimDisk::new();
+    let core = born(&whole, 16);
+    let from = whole.calls();
+    work(&core).unwrap();
+    assert_eq!(versions(&core).len(), 2);
+    let mut none = 0;
+    for call in from + 1..=whole.calls() {
+        for power in [false, true] {
+            let story = format!("call {call}, power cut {power}");
+            let disk = SimDisk::new();
+            let core = born(&disk, 16);
+            disk.crash_at_call(call);
+            let worked = work(&core);
+            drop(core);
+            let after = if power { disk.crash(call) } else { disk.kill() };
+            let core = open_for(&after, 16, &options(false, !power)).unwrap_or_else(|e| panic!("{story}: {e}"));
+            let found = versions(&core);
+            assert!(found.is_empty() || found.len() == 2, "{story}: {found:#?}");
+            none += u32::from(found.is_empty());
+            let before = look(&core.fs);
+            core.replay(true).unwrap_or_else(|e| panic!("{story}: {e}"));
+            assert_eq!(look(&core.fs), before, "{story}");
+            let made = versions(&core);
+            if before.len() == 7 {
+                // All operations are there: the versions are those that would have been.
+                assert_eq!(made.iter().map(paths).collect::<Vec<_>>(), [["0 0", "0 1", "0 2"], ["1 0", "1 1", "1 2"]], "{story}");
+            } else {
+                assert!(worked.is_err(), "{story}: {before:#?}");
+            }
+            drop(core);
+            check_versions(&after, &story);
+        }
+    }
+    assert!(none > 10);
+}
