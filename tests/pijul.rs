@@ -137,3 +137,40 @@ fn sigkill_during_replay_leaves_each_version_in_pijul_exactly_once_and_in_order(
     pijul(home.path(), &["clone", home.project().to_str().unwrap(), clone.to_str().unwrap()]);
     assert_eq!(files(&clone), files(&home.mount));
 }
+
+/// Paths of class none or recent are not shown to Pijul, also those that a new rule takes in; thinning leaves what it still needs.
+#[test]
+fn pijul_has_only_what_has_a_lasting_history() {
+    let home = Home::new();
+    home.mount();
+    let m = &home.mount;
+    sh(m, "mkdir -p web/node_modules obj; echo '*.o' > .izeignore; echo a > a.c; echo o > a.o; echo o > obj/b.o; echo l > x.log");
+    sh(m, "seq 1 99 > web/node_modules/lib.js; echo w > web/index.js; ln a.c hard.o; ln x.log other");
+    home.ok(&["commit", "p"]);
+    let project = home.project();
+    let clone = |name: &str| {
+        let clone = home.path().join(name);
+        pijul(home.path(), &["clone", project.to_str().unwrap(), clone.to_str().unwrap()]);
+        files(&clone)
+    };
+    let wanted = |left_out: &[&str]| {
+        let mut all = files(m);
+        all.retain(|path, _| !left_out.iter().any(|out| path == Path::new(out) || path.starts_with(out)));
+        all
+    };
+    let first = ["a.o", "obj/b.o", "hard.o", "web/node_modules"];
+    assert_eq!(clone("one"), wanted(&first));
+    // A rule more, a rule less, and changes of both kinds beside them.
+    sh(m, "printf '*.log\\n!b.o\\n' > .izeignore; echo more >> a.c; echo more >> x.log; echo more >> a.o; mv web site; echo n > new.log");
+    home.ok(&["commit", "p"]);
+    assert_eq!(clone("two"), wanted(&["x.log", "new.log", "site/node_modules"]));
+    for i in 0..4 {
+        sh(m, &format!("echo {i} >> a.c; echo {i} >> site/node_modules/lib.js; mv site site{i}; mv site{i} site"));
+        home.ok(&["commit", "p"]);
+    }
+    home.ok(&["thin", "p", "--keep-all", "0"]);
+    sh(m, "rm a.o x.log; echo last > a.c");
+    home.ok(&["commit", "p"]);
+    assert_eq!(clone("three"), wanted(&["new.log", "site/node_modules"]));
+    home.ok(&["fsck", "p", "--deep"]);
+}

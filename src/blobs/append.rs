@@ -141,7 +141,7 @@ impl Blobs {
         loop {
             let tail = lock(&self.tail);
             let full = match &tail.pack {
-                Some(p) if p.end < self.target_len => return Ok(tail),
+                Some(p) if p.end < self.target_len.load(Ordering::Relaxed) => return Ok(tail),
                 Some(p) => Some(p.id),
                 None => None,
             };

@@ -169,6 +169,27 @@ impl Blobs {
         Ok(())
     }
 
+    /// Calls `each` with every blob of the store and the bytes that its entry takes in its pack, as [`Blobs::each`] does.
+    ///
+    /// # Errors
+    /// As [`Blobs::each`].
+    pub fn each_stored(&self, each: &mut dyn FnMut(&BlobId, u64)) -> Result<(), BlobError> {
+        let packs: Vec<PackId> = self.index().packs.keys().copied().collect();
+        for pack in packs {
+            let walked = self.each_in(pack, &mut |entry, here| {
+                if here {
+                    each(&entry.id, entry.total_len());
+                }
+                Ok(())
+            });
+            match walked {
+                Err(BlobError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
     /// Walks a pack: each entry, and whether it is its blob's place. Gives whether the pack is whole.
     pub(super) fn each_in(&self, pack: PackId, each: &mut dyn FnMut(&EntryHead, bool) -> Result<(), BlobError>) -> Result<bool, BlobError> {
         let path = self.pack_path(pack);

@@ -110,7 +110,7 @@ pub struct Blobs {
     store: StoreId,
     writable: bool,
     /// A full pack is one of at least this many bytes; the format's target but in tests.
-    target_len: u64,
+    target_len: AtomicU64,
     index: RwLock<Index>,
     handles: Mutex<HashMap<PackId, FileRef>>,
     inflated: Mutex<read::Inflated>,
@@ -176,6 +176,12 @@ impl Blobs {
             Err(BlobError::Missing(_)) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Closes packs from now on when they have so many bytes, but not below 1 MiB and not above the usual 64 MiB: a sweep that writes a pack
+    /// anew takes that much room for a moment.
+    pub fn limit_packs(&self, bytes: u64) {
+        self.target_len.store(bytes.clamp(1 << 20, pack::PACK_TARGET_LEN), Ordering::Relaxed);
     }
 
     /// Sizes of the store.

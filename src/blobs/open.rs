@@ -49,7 +49,7 @@ impl Blobs {
             dir,
             store,
             writable,
-            target_len,
+            target_len: AtomicU64::new(target_len),
             index: RwLock::default(),
             handles: Mutex::new(HashMap::new()),
             inflated: Mutex::new(read::Inflated::default()),

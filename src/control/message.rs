@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::core::Recovery;
+use crate::engine::store_size::StoreSize;
 use crate::error::{Class, Error};
 use crate::ids::{Lsn, SegmentId, Time, VersionSeq};
 use crate::project::base64;
+use crate::versions::thinning::Grain;
 
 /// Version of the protocol. Both sides must say the same.
 pub const PROTOCOL: u32 = 1;
@@ -45,6 +47,8 @@ pub enum Request {
     Restore(RestoreRequest),
     /// Drop old segments: answers a [`PruneReport`].
     Prune(PruneRequest),
+    /// Drop versions: answers a [`ThinReport`].
+    Thin(ThinRequest),
 }
 
 /// Payload of [`Request::Commit`].
@@ -117,6 +121,86 @@ pub struct PruneRequest {
     pub dry_run: bool,
 }
 
+/// Payload of [`Request::Thin`]. What is `None` is taken from the settings; with an age, versions are thinned by age whatever the size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThinRequest {
+    /// Age up to which all versions stay.
+    #[serde(default)]
+    pub keep_all: Option<Duration>,
+    /// Age up to which one an hour stays.
+    #[serde(default)]
+    pub keep_hourly: Option<Duration>,
+    /// Age up to which one a day stays; beyond it one a week.
+    #[serde(default)]
+    pub keep_daily: Option<Duration>,
+    /// Bytes that the project's directory may take.
+    #[serde(default)]
+    pub max_store: Option<u64>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer to [`Request::Thin`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThinReport {
+    /// Versions that went (with `dry_run`: would go), [`THINNED_MAX`] at most.
+    pub versions: Vec<ThinnedVersion>,
+    /// How many they are.
+    pub dropped: u64,
+    /// Versions that are left.
+    pub left: u64,
+    /// Segments that went.
+    pub segments: u64,
+    /// Versions out of which paths without history were taken.
+    pub filtered: u64,
+    /// How densely versions stay beyond what the ages say, if that was needed.
+    pub grain: Option<Grain>,
+    /// Bytes of the project's directory before.
+    pub bytes_before: u64,
+    /// And after (with `dry_run`: about).
+    pub bytes_after: u64,
+    /// What it may take.
+    pub max_store: Option<u64>,
+    /// It takes more, and nothing more can go.
+    pub stuck: bool,
+    /// True when nothing was changed.
+    pub dry_run: bool,
+}
+
+/// Most versions in [`ThinReport::versions`].
+pub const THINNED_MAX: usize = 100_000;
+
+/// A version that went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThinnedVersion {
+    /// Its number.
+    pub seq: VersionSeq,
+    /// Its id, 16 hexadecimal digits.
+    pub id: String,
+    /// When it ended.
+    pub time: Time,
+}
+
+/// A thinning that the configuration or somebody asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastThinning {
+    /// When.
+    pub at: Time,
+    /// Versions that went.
+    pub versions: u64,
+    /// Versions that were left.
+    pub left: u64,
+    /// Segments that went.
+    pub segments: u64,
+    /// Bytes that this freed.
+    pub bytes: u64,
+    /// How densely versions stay beyond what the ages say, if that was needed.
+    pub grain: Option<Grain>,
+    /// The store takes more than it may, and nothing more could go.
+    pub stuck: bool,
+}
+
 /// How a project stands. Checkpoint <= durable <= appended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -178,6 +262,18 @@ pub struct StatusReport {
     /// The last prune that the daemon did on its own and that dropped something, since the project was opened.
     #[serde(default)]
     pub last_prune: Option<LastPrune>,
+    /// What the project's directory takes, by part.
+    #[serde(default)]
+    pub size: Option<StoreSize>,
+    /// What it may take, in bytes; `None` is no limit.
+    #[serde(default)]
+    pub max_store: Option<u64>,
+    /// Versions that were thinned out since the project began.
+    #[serde(default)]
+    pub thinned: u64,
+    /// The last thinning.
+    #[serde(default)]
+    pub last_thinning: Option<LastThinning>,
     /// How long the kernel's requests took since the project was mounted, by what they want.
     #[serde(default)]
     pub latency: Vec<RequestLatency>,
@@ -371,6 +467,9 @@ pub struct RestoreReport {
     /// Names these actions.
     #[serde(default)]
     pub digest: String,
+    /// Paths that exist now and not then, and stay: versions do not keep them.
+    #[serde(default)]
+    pub left: Vec<PathBytes>,
 }
 
 /// One step of a restore.

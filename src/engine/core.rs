@@ -23,6 +23,7 @@ use crate::project::Layout;
 use crate::storage::Storage;
 use crate::tree::{BlobRead, LogBytes, Tree};
 use crate::versions::checkpoint::{self, Checkpoint};
+use crate::versions::class::{ClassSettings, Classes};
 use crate::versions::version_log::{self, VersionLog};
 use crate::wal::{self, Log, Record, RecoveryInput, Segment};
 
@@ -101,6 +102,8 @@ pub struct Core {
     awaited: AtomicUsize,
     /// Version log and checkpoint as they are on disk.
     history: Mutex<History>,
+    /// Which paths have a history.
+    pub(super) classes: Mutex<Classes>,
 }
 
 /// Version log and checkpoint.
@@ -239,6 +242,7 @@ impl Core {
             replayer,
             awaited: AtomicUsize::new(0),
             history,
+            classes: Mutex::new(Classes::new(&ClassSettings::default())),
         })
     }
 

@@ -106,7 +106,8 @@ impl Feeder {
             Some(feed) => feed,
             None => {
                 let blobs: Arc<dyn crate::tree::BlobRead> = Arc::clone(&self.core.blobs) as _;
-                slot.insert(super::pijul_feed::Feed::open(&self.core.layout, self.core.store, self.owner, blobs)?)
+                let classes = self.core.class_settings();
+                slot.insert(super::pijul_feed::Feed::open(&self.core.layout, self.core.store, self.owner, blobs, &classes)?)
             }
         };
         let mut head = feed.head()?;

@@ -10,6 +10,7 @@ mod feeder;
 pub mod group;
 pub mod import;
 mod journal;
+mod listed;
 mod meter;
 pub mod outside;
 mod pace;
@@ -22,13 +23,17 @@ pub mod read_only;
 mod relief;
 mod replay;
 pub mod restore;
+pub mod retention;
 pub mod serve;
 pub mod sessions;
 pub mod states;
 pub mod status;
+pub mod store_size;
 #[cfg(test)]
 mod tests;
+pub mod thin;
 mod upkeep;
+pub mod usage;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -38,6 +43,7 @@ use self::clock::ClockWatch;
 use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
 use self::group::GroupLimits;
+use self::retention::{Retention, Watch};
 use self::upkeep::Upkeep;
 use crate::control::message::{CommitReport, CommittedVersion, LastPrune, PathBytes, RestoreAction, RestoreReport, RestoreRequest};
 use crate::error::{Class, Error, Result};
@@ -52,6 +58,10 @@ use crate::storage::Disk;
 const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
+/// No pack takes more than such a part of max-store: a sweep copies a pack before the old one goes.
+const PACKS_MIN: u64 = 32;
+/// How often the size of the store is looked at.
+const LIMIT_TICK: Duration = Duration::from_millis(250);
 /// A segment older than this is sealed.
 const SEAL_AGE: Duration = Duration::from_secs(30);
 /// Bytes kept back for a full disk where it is not small: what is kept of a pack that is swept (at most half of 64 MiB), and then some.
@@ -67,6 +77,7 @@ pub struct Engine {
     bell: Arc<Bell>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<Lock>>,
+    retention: Arc<Retention>,
     /// What the daemon's own pruning did last.
     last_prune: Arc<Mutex<Option<LastPrune>>>,
     /// Why replay A does not get on, if it does not.
@@ -147,6 +158,7 @@ impl Engine {
             cache_inodes: settings.cache_inodes,
         };
         let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
+        core.set_classes(&settings.classes);
         lock.recovered()?;
         crate::rescue::refresh(&project.layout);
         // It only informs: a disk too full for it must not keep the project from being opened, and pruned.
@@ -154,8 +166,13 @@ impl Engine {
             tracing::warn!("{e}");
         }
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
+        let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
+        if let Some(max) = retention.limit() {
+            core.blobs.limit_packs(max / PACKS_MIN);
+        }
         let engine = Arc::new(Self {
             core,
+            retention,
             project: project.clone(),
             feeder,
             bell: Arc::new(Bell::default()),
@@ -233,13 +250,27 @@ impl Engine {
         })?);
         let (bell, interval) = (Arc::clone(&self.bell), settings.prune_interval);
         let mut upkeep = Upkeep::new(Arc::clone(&self.core), settings.clone(), self.clock, Arc::clone(&self.last_prune));
+        let mut watch = Watch::new(Arc::clone(&self.retention));
         threads.push(background("ize-prune", move || {
-            while !bell.sleep(interval) {
-                let look = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upkeep.look()));
-                match look {
-                    Ok(Ok(())) => {}
-                    Ok(Err(e)) => tracing::error!("prune: {e}"),
-                    Err(_) => tracing::error!("prune panicked; the lines before say where"),
+            let mut pruned = Instant::now();
+            while !bell.sleep(interval.min(LIMIT_TICK)) {
+                let look = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    watch.look()?;
+                    if pruned.elapsed() < interval {
+                        return Ok(());
+                    }
+                    pruned = Instant::now();
+                    upkeep.look()?;
+                    watch.take_out()
+                }));
+                let failed = match look {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(e)) => e.to_string(),
+                    Err(_) => "it panicked; the lines before say where".to_owned(),
+                };
+                tracing::error!("prune: {failed}");
+                if bell.sleep(interval) {
+                    break;
                 }
             }
         })?);
@@ -325,12 +356,13 @@ impl Engine {
         let store = states::Store::open(&self.project.layout, self.core.store)?;
         let mut then = store.resolve(&request.at)?;
         let mut writer = self.core.fs.locked();
-        let steps = restore::plan(writer.tree(), &mut then, &paths)?;
+        let restore::Plan { steps, left } = restore::plan_beside(writer.tree(), &mut then, &paths, Some(&self.settings.classes))?;
+        let left: Vec<PathBytes> = left.into_iter().map(PathBytes).collect();
         let actions: Vec<RestoreAction> = steps.iter().map(action).collect();
         let digest = digest(&actions)?;
         let at = then.applied();
         if request.dry_run {
-            return Ok(RestoreReport { at, actions, digest });
+            return Ok(RestoreReport { at, actions, digest, left });
         }
         if request.expected.as_ref().is_some_and(|expected| *expected != digest) {
             return Err(Error::new(Class::Refused, "the files have changed since the preview, so the restore would do something else now")
@@ -347,7 +379,7 @@ impl Engine {
         if outcome.marker.is_some() {
             self.core.sync()?;
         }
-        Ok(RestoreReport { at, actions, digest })
+        Ok(RestoreReport { at, actions, digest, left })
     }
 
     /// Ends everything in order: the last group becomes a version, the log is sealed, Pijul is given what it lacks, the lock says clean.

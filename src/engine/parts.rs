@@ -137,8 +137,9 @@ impl Window<'_> {
                 return Ok(Vec::new());
             }
             let made = coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last, tight: false }, before.as_ref())?;
+            let changes = self.core.with_history(&mut tree, made.changes)?;
             let Part { begin, end, operations, bytes, processes, .. } = part.clone();
-            let mut piece = Piece { root: made.committed.root, before, changes: made.changes, begin, end, operations, bytes, processes };
+            let mut piece = Piece { root: made.committed.root, before, changes, begin, end, operations, bytes, processes };
             if let Some(earlier) = open.take() {
                 piece.take_in(&earlier);
             }
@@ -154,7 +155,8 @@ impl Window<'_> {
             match pieces.last_mut() {
                 Some(last) => {
                     last.root = rest.root;
-                    last.changes = coalesce::between(&*blobs, last.before.as_ref(), &rest.root)?;
+                    let changes = coalesce::between(&*blobs, last.before.as_ref(), &rest.root)?;
+                    last.changes = self.core.with_history(&mut tree, changes)?;
                     last.take_in(&rest);
                 }
                 None => pieces.push(rest),

@@ -1,7 +1,10 @@
 //! Feeds versions to replay B: works out what each version changed and hands it to the Pijul repository, one change a version.
+//!
+//! Pijul is shown every state without the paths that have no lasting history (classes none and recent), whether they have been taken out of
+//! the version or not: the states that it is shown are made in memory and compared with one another.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pijul_index;
 use crate::error::Result;
@@ -9,16 +12,20 @@ use crate::ids::{BlobId, Ino, StoreId, VersionSeq};
 use crate::pijul::{ContentSource, Item, Outcome, Owner, Repository, TreeChange, VersionInput};
 use crate::project::Layout;
 use crate::tree::{BlobRead, Tree};
+use crate::versions::class::{Class, ClassSettings};
 use crate::versions::diff::{Difference, diff};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, FileKind, InodeEntry, Node, Piece};
+use crate::versions::scratch::Scratch;
 use crate::versions::version_log::Version;
+use crate::versions::without::Filter;
 
 /// The Pijul repository of a project, and what feeds it.
 pub struct Feed {
     repository: Repository,
     layout: Layout,
     blobs: Arc<dyn BlobRead>,
+    filter: Mutex<Filter>,
 }
 
 /// The bytes of one file of one state.
@@ -52,9 +59,9 @@ impl Feed {
     ///
     /// # Errors
     /// When the repository cannot be opened, or its head is not ize's.
-    pub fn open(layout: &Layout, store: StoreId, owner: (u32, u32), blobs: Arc<dyn BlobRead>) -> Result<Self> {
+    pub fn open(layout: &Layout, store: StoreId, owner: (u32, u32), blobs: Arc<dyn BlobRead>, classes: &ClassSettings) -> Result<Self> {
         let repository = Repository::open_or_create(layout.dir(), store, Owner { uid: owner.0, gid: owner.1 })?;
-        let feed = Self { repository, layout: layout.clone(), blobs };
+        let feed = Self { repository, layout: layout.clone(), blobs, filter: Mutex::new(Filter::new(classes)) };
         let head = feed.repository.head()?.map_or((VersionSeq(0), 0), |head| (head.seq, head.changes));
         let indexed = pijul_index::read(layout)?;
         if (indexed.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq), indexed.len() as u64) != head {
@@ -85,9 +92,14 @@ impl Feed {
     }
 
     fn input(&self, version: &Version) -> Result<VersionInput> {
-        let differences = diff(&*self.blobs, version.parent_root.as_ref(), &version.root)?;
-        let mut old = Side { blobs: &self.blobs, tree: self.tree(version.parent_root)? };
-        let mut new = Side { blobs: &self.blobs, tree: self.tree(Some(version.root))? };
+        let scratch = Arc::new(Scratch::over(Arc::clone(&self.blobs)));
+        let blobs: Arc<dyn BlobRead> = Arc::clone(&scratch) as _;
+        let mut filter = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = |root: &BlobId| -> Result<BlobId> { Ok(filter.without(&blobs, &*scratch, root, Class::Keep)?.unwrap_or(*root)) };
+        let (before, after) = (version.parent_root.as_ref().map(&mut shown).transpose()?, shown(&version.root)?);
+        let differences = diff(&*blobs, before.as_ref(), &after)?;
+        let mut old = Side { blobs: &blobs, tree: tree(&blobs, before)? };
+        let mut new = Side { blobs: &blobs, tree: tree(&blobs, Some(after))? };
         let op_type = differences.iter().find(|d| d.is_notable()).map_or("mark", op_type).to_owned();
         let mut changes = Vec::with_capacity(differences.len());
         for d in &differences {
@@ -104,7 +116,7 @@ impl Feed {
             });
         }
         if differences.iter().any(|d| d.from.is_some() && d.new.as_ref().is_some_and(|n| n.kind == FileKind::Directory)) {
-            self.moved_links(version, &mut old, &mut new, &mut changes)?;
+            moved_links(&blobs, &after, &mut old, &mut new, &mut changes)?;
         }
         Ok(VersionInput {
             id: version.id.0,
@@ -118,41 +130,47 @@ impl Feed {
             changes,
         })
     }
+}
 
-    fn tree(&self, root: Option<BlobId>) -> Result<Tree> {
-        Ok(Tree::open(Arc::clone(&self.blobs), root, Ino(2), crate::ids::Lsn::ZERO, crate::ids::Time::default())?)
-    }
+fn tree(blobs: &Arc<dyn BlobRead>, root: Option<BlobId>) -> Result<Tree> {
+    Ok(Tree::open(Arc::clone(blobs), root, Ino(2), crate::ids::Lsn::ZERO, crate::ids::Time::default())?)
+}
 
-    /// Files with several names whose first name changes because a directory above it moved.
-    fn moved_links(&self, version: &Version, old: &mut Side<'_>, new: &mut Side<'_>, changes: &mut Vec<TreeChange>) -> Result<()> {
-        let listed: BTreeSet<Vec<u8>> = changes.iter().map(|c| c.path.clone()).collect();
-        let state = crate::tree::load_state(&*self.blobs, &version.root)?;
-        let mut linked = Vec::new();
-        inode_table::walk(&*self.blobs, &state, &mut |ino, entry| {
-            if let InodeEntry::Node(node, _) = entry
-                && node.nlink > 1
-            {
-                linked.push((ino, node.clone()));
-            }
-        })?;
-        for (ino, node) in linked {
-            let before = old.paths(ino)?;
-            let after = new.paths(ino)?;
-            if before.is_empty() || before.first() == after.first() {
-                continue;
-            }
-            let old_node = old.node(ino)?;
-            for path in after.iter().filter(|p| !listed.contains(*p)) {
-                changes.push(TreeChange {
-                    path: path.clone(),
-                    from: None,
-                    old: old_node.as_ref().map(|n| old.item(ino, n)).transpose()?,
-                    new: Some(new.item(ino, &node)?),
-                });
-            }
+/// Files with several names whose first name changes because a directory above it moved.
+fn moved_links(
+    blobs: &Arc<dyn BlobRead>,
+    root: &BlobId,
+    old: &mut Side<'_>,
+    new: &mut Side<'_>,
+    changes: &mut Vec<TreeChange>,
+) -> Result<()> {
+    let listed: BTreeSet<Vec<u8>> = changes.iter().map(|c| c.path.clone()).collect();
+    let state = crate::tree::load_state(&**blobs, root)?;
+    let mut linked = Vec::new();
+    inode_table::walk(&**blobs, &state, &mut |ino, entry| {
+        if let InodeEntry::Node(node, _) = entry
+            && node.nlink > 1
+        {
+            linked.push((ino, node.clone()));
         }
-        Ok(())
+    })?;
+    for (ino, node) in linked {
+        let before = old.paths(ino)?;
+        let after = new.paths(ino)?;
+        if before.is_empty() || before.first() == after.first() {
+            continue;
+        }
+        let old_node = old.node(ino)?;
+        for path in after.iter().filter(|p| !listed.contains(*p)) {
+            changes.push(TreeChange {
+                path: path.clone(),
+                from: None,
+                old: old_node.as_ref().map(|n| old.item(ino, n)).transpose()?,
+                new: Some(new.item(ino, &node)?),
+            });
+        }
     }
+    Ok(())
 }
 
 fn op_type(d: &Difference) -> &'static str {

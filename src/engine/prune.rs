@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::core::{Core, Item, for_each_item};
 use crate::blobs::SweepOptions;
 use crate::error::Result;
-use crate::ids::{BlobId, Lsn, SegmentId, Time};
+use crate::ids::{BlobId, Lsn, SegmentId, Time, VersionSeq};
 use crate::op::{Decoded, decode};
 use crate::tree::{BlobRead, Live, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
@@ -101,7 +101,7 @@ impl Core {
                 history.checkpoint = checkpoint;
                 Ok(())
             })?;
-            pruned.blob_bytes = self.sweep(&replayer)?;
+            pruned.blob_bytes = self.sweep(&replayer, SweepOptions::default())?;
         }
         let log: u64 = plan.keep.iter().map(|(s, _)| s.bytes).sum();
         pruned.left = log + self.blobs.usage().pack_bytes + if dry_run { pruned.dropped().1 } else { 0 };
@@ -135,7 +135,12 @@ impl Core {
 
     /// Every blob that a version, the checkpoint, the live tree or replay names.
     fn named_by_states(&self, replayer: &super::replay::Replayer) -> Result<HashSet<BlobId>> {
-        let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new() };
+        self.named_by_some(replayer, &|_| true)
+    }
+
+    /// The same, of the versions that are wanted.
+    pub(super) fn named_by_some(&self, replayer: &super::replay::Replayer, wanted: &dyn Fn(VersionSeq) -> bool) -> Result<HashSet<BlobId>> {
+        let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new(), entered: HashSet::new() };
         let (mut live, mut named) = (Vec::new(), Vec::new());
         let base = {
             let mut writer = self.fs.locked();
@@ -147,7 +152,10 @@ impl Core {
         {
             let history = self.history();
             for version in history.versions.iter() {
-                roots.push(version?.root);
+                let version = version?;
+                if wanted(version.seq) {
+                    roots.push(version.root);
+                }
             }
             roots.extend(history.checkpoint.root);
         }
@@ -160,19 +168,26 @@ impl Core {
                 Live::Content(content) => walk.content(&content, &mut Vec::new())?,
             }
         }
-        // Only now: the walk takes what it has kept for what it has looked into.
-        let mut keep = walk.keep;
+        let Walk { mut keep, entered, .. } = walk;
+        keep.extend(entered);
         keep.extend(named);
         Ok(keep)
     }
 
     /// Drops blobs that nothing names: no version, no record that is kept, no file that is open. The caller holds the replayer, so that no
     /// state is being stored meanwhile.
-    fn sweep(&self, replayer: &super::replay::Replayer) -> Result<u64> {
+    pub(super) fn sweep(&self, replayer: &super::replay::Replayer, options: SweepOptions) -> Result<u64> {
         // Begun before the tree is locked, because it syncs a pack. A blob that was stored just before has its record logged by the time the
         // lock is ours (both happen under it), hence is found below; one that is stored later is kept by the sweep itself.
         let sweep = self.blobs.begin_sweep()?;
         let mut keep = self.named_by_states(replayer)?;
+        self.named_by_log(&mut keep)?;
+        let report = sweep.run(&|id| keep.contains(id), options)?;
+        Ok(report.bytes_removed.saturating_sub(report.bytes_moved))
+    }
+
+    /// Every blob that a record names.
+    pub(super) fn named_by_log(&self, keep: &mut HashSet<BlobId>) -> Result<()> {
         for_each_item(&*self.storage, &self.layout, self.store, (Lsn::ZERO, Lsn(u64::MAX)), &mut |item| {
             if let Item::Operation { entry, .. } = item
                 && let Some((id, _)) = entry.op.blob()
@@ -181,8 +196,7 @@ impl Core {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        let report = sweep.run(&|id| keep.contains(id), SweepOptions::default())?;
-        Ok(report.bytes_removed)
+        Ok(())
     }
 }
 
@@ -196,20 +210,25 @@ fn reason(keep: Keep) -> &'static str {
     }
 }
 
-/// Collects every blob that a state names; what was collected before is not looked into again.
+/// Collects every blob that a state names; what was looked into before is not looked into again.
 struct Walk<'a> {
     blobs: &'a dyn BlobRead,
+    /// Chunks.
     keep: HashSet<BlobId>,
+    /// Everything that names others. Apart from the chunks: a file may hold the bytes of a directory's blob, and is not looked into.
+    entered: HashSet<BlobId>,
 }
 
 impl Walk<'_> {
     fn state(&mut self, root: &BlobId) -> Result<(), TreeError> {
-        self.keep.insert(*root);
+        if !self.entered.insert(*root) {
+            return Ok(());
+        }
         let state = load_state(self.blobs, root)?;
         self.node(&state.root)?;
         let mut nodes = Vec::new();
-        let (blobs, keep) = (self.blobs, &mut self.keep);
-        inode_table::walk_nodes(blobs, &state, &mut |id| keep.insert(*id), &mut |_, entry| {
+        let (blobs, entered) = (self.blobs, &mut self.entered);
+        inode_table::walk_nodes(blobs, &state, &mut |id| entered.insert(*id), &mut |_, entry| {
             if let InodeEntry::Node(node, _) = entry {
                 nodes.push(node.clone());
             }
@@ -227,7 +246,7 @@ impl Walk<'_> {
                 DirNode::Pages(pages) => {
                     let mut all = Vec::new();
                     for page in pages {
-                        if self.keep.insert(page) {
+                        if self.entered.insert(page) {
                             all.append(&mut decode_blob(self.blobs, &page, "directory page")?);
                         }
                     }
@@ -247,13 +266,13 @@ impl Walk<'_> {
         match content {
             Content::Empty | Content::Target(_) => {}
             Content::Directory(id) => {
-                if self.keep.insert(*id) {
+                if self.entered.insert(*id) {
                     dirs.push(*id);
                 }
             }
             Content::Pieces(pieces) => self.pieces(pieces),
             Content::PieceList(id) => {
-                if self.keep.insert(*id) {
+                if self.entered.insert(*id) {
                     let pieces: Vec<Piece> = decode_blob(self.blobs, id, "piece list")?;
                     self.pieces(&pieces);
                 }

@@ -205,6 +205,7 @@ impl Follower {
         };
         let saving = self.tight.take().is_some() || core.is_short();
         let Coalesced { committed, changes } = coalesce(&mut self.tree, &Paced { pace, done: group.last, tight: saving }, before.as_ref())?;
+        let changes = core.with_history(&mut self.tree, changes)?;
         let busy = std::mem::take(&mut self.busy);
         let window = Window { core, pace, limits, group, busy: &busy, start };
         // On a full disk there is no room to make states that nobody asked for.

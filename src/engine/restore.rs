@@ -14,6 +14,7 @@ use crate::op::{
     Truncate, Unlink, Utimens, Write,
 };
 use crate::tree::{Body, Source, Tree};
+use crate::versions::class::{self, ClassSettings, Classes};
 use crate::versions::node::FileKind;
 
 /// What a restore does to one path.
@@ -62,7 +63,25 @@ pub struct Outcome {
 /// # Errors
 /// `NotFound` when a path exists neither now nor then; what reading the trees says.
 pub fn plan(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>]) -> Result<Vec<Step>> {
-    let mut planner = Planner { now, then, steps: Vec::new(), revived: BTreeSet::new() };
+    plan_beside(now, then, paths, None).map(|plan| plan.steps)
+}
+
+/// What a restore would do, and what it would leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they would be done.
+    pub steps: Vec<Step>,
+    /// Paths that exist now and not then, and that stay: their class may have taken them out of that state, or nothing would bring them back.
+    pub left: Vec<Vec<u8>>,
+}
+
+/// The same as [`plan`]; with `classes`, what has no lasting history now or had none then is not removed because it is not there then.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_beside(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>], classes: Option<&ClassSettings>) -> Result<Plan> {
+    let classes = classes.map(|settings| (Classes::new(settings), Classes::new(settings)));
+    let mut planner = Planner { now, then, classes, steps: Vec::new(), left: Vec::new(), revived: BTreeSet::new() };
     let mut paths: Vec<&Vec<u8>> = paths.iter().collect();
     paths.sort();
     paths.dedup();
@@ -76,13 +95,16 @@ pub fn plan(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>]) -> Result<Vec<St
     for dir in std::mem::take(&mut planner.revived).into_iter().rev() {
         planner.step(Action::Attributes, &dir, 0);
     }
-    Ok(planner.steps)
+    Ok(Plan { steps: planner.steps, left: planner.left })
 }
 
 struct Planner<'a> {
     now: &'a mut Tree,
     then: &'a mut Tree,
+    /// Of the state now, and of the one then.
+    classes: Option<(Classes, Classes)>,
     steps: Vec<Step>,
+    left: Vec<Vec<u8>>,
     /// Directories above named paths that are gone now and come back.
     revived: BTreeSet<Vec<u8>>,
 }
@@ -138,17 +160,17 @@ impl Planner<'_> {
         let (then, now) = (self.then.resolve(path)?, self.now.resolve(path)?);
         match (then, now) {
             (None, None) => Ok(false),
-            (None, Some(now)) => {
-                let size = self.now.inode(now)?.size;
-                self.step(Action::Remove, path, size);
-                Ok(true)
-            }
+            (None, Some(now)) => self.remove(path, now),
             (Some(then), None) => {
                 self.create(Action::Create, path, then)?;
                 Ok(true)
             }
             (Some(then), Some(now)) => {
                 if !self.can_stay(then, now)? {
+                    if self.now.inode(now)?.kind == FileKind::Directory && self.holds_what_stays(path, now)? {
+                        self.left.push(path.to_vec());
+                        return Ok(false);
+                    }
                     self.create(Action::Replace, path, then)?;
                     return Ok(true);
                 }
@@ -169,6 +191,51 @@ impl Planner<'_> {
                 Ok(false)
             }
         }
+    }
+
+    /// Plans that something goes which was not there then; true when all of it does.
+    fn remove(&mut self, path: &[u8], now: Ino) -> Result<bool> {
+        let inode = self.now.inode(now)?;
+        let (is_dir, size) = (inode.kind == FileKind::Directory, inode.size);
+        if !self.is_lasting(path, is_dir)? {
+            self.left.push(path.to_vec());
+            return Ok(false);
+        }
+        let before = self.steps.len();
+        let mut all = true;
+        if is_dir && self.classes.is_some() {
+            let mut children = self.now.children(now)?;
+            children.sort();
+            for (name, child, _) in children {
+                all &= self.remove(&join(path, &name), child)?;
+            }
+        }
+        if all {
+            // With all that is in it.
+            self.steps.truncate(before);
+            self.step(Action::Remove, path, size);
+        }
+        Ok(all)
+    }
+
+    fn holds_what_stays(&mut self, path: &[u8], now: Ino) -> Result<bool> {
+        if !self.is_lasting(path, true)? {
+            return Ok(true);
+        }
+        for (name, child, kind) in self.now.children(now)? {
+            let at = join(path, &name);
+            let is_dir = kind == FileKind::Directory;
+            if !self.is_lasting(&at, is_dir)? || (is_dir && self.holds_what_stays(&at, child)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Do versions keep a path, by the rules of now and by those of then?
+    fn is_lasting(&mut self, path: &[u8], is_dir: bool) -> Result<bool> {
+        let Some((now, then)) = &mut self.classes else { return Ok(true) };
+        Ok(now.of(self.now, path, is_dir)? == class::Class::Keep && then.of(self.then, path, is_dir)? == class::Class::Keep)
     }
 
     fn compare_children(&mut self, path: &[u8], then: Ino, now: Ino) -> Result<bool> {

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::{Engine, upkeep};
 use crate::control::Request;
-use crate::control::message::{PathBytes, PruneReport, PruneRequest, Response, SegmentReport};
+use crate::control::message::{
+    PathBytes, PruneReport, PruneRequest, Response, SegmentReport, THINNED_MAX, ThinReport, ThinRequest, ThinnedVersion,
+};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::Time;
@@ -43,6 +45,7 @@ impl Engine {
             Request::Unmount(request) => self.unmount(request.lazy).map(|()| json!({})).into(),
             Request::Restore(restore) => self.restore(&restore, &caller).into(),
             Request::Prune(prune) => self.prune(&prune).into(),
+            Request::Thin(thin) => self.thin(&thin).into(),
         }
     }
 
@@ -62,6 +65,37 @@ impl Engine {
             Some(unmount) => unmount(lazy),
             None => Err(Error::new(Class::NotFound, format!("`{}` is not mounted", self.project.identity.name))),
         }
+    }
+
+    /// Takes paths without history out of versions, then thins by what was asked for, else as configured.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn thin(&self, request: &ThinRequest) -> Result<ThinReport> {
+        let mut wanted = super::thin::Request { dry_run: request.dry_run, ..self.retention.configured() };
+        if let Some(max) = request.max_store {
+            (wanted.limit, wanted.target) = (Some(max), max);
+        }
+        let (all, hourly, daily) = (request.keep_all, request.keep_hourly, request.keep_daily);
+        wanted.by_age = all.is_some() || hourly.is_some() || daily.is_some();
+        wanted.ages.all = all.unwrap_or(wanted.ages.all);
+        wanted.ages.hourly = hourly.unwrap_or(wanted.ages.hourly);
+        wanted.ages.daily = daily.or(wanted.ages.daily);
+        let (thinned, filtered) = self.retention.thin(&wanted, wanted.limit)?;
+        let version = |gone: &super::thin::Gone| ThinnedVersion { seq: gone.seq, id: gone.id.to_string(), time: gone.end };
+        Ok(ThinReport {
+            versions: thinned.gone.iter().take(THINNED_MAX).map(version).collect(),
+            dropped: thinned.gone.len() as u64,
+            left: thinned.left,
+            segments: thinned.log.0,
+            filtered,
+            grain: thinned.grain,
+            bytes_before: thinned.size.0,
+            bytes_after: thinned.size.1,
+            max_store: wanted.limit,
+            stuck: thinned.stuck,
+            dry_run: request.dry_run,
+        })
     }
 
     /// Prunes by the limits asked for, else by the configured ones.

@@ -124,6 +124,21 @@ impl Store {
         self.state(Lsn(u64::MAX), Some(time))
     }
 
+    /// What an error of reading the state with this root means: that it was thinned out meanwhile, if it was; else what the error says.
+    #[must_use]
+    pub fn explain(&self, root: Option<BlobId>, e: Error) -> Error {
+        let Some(root) = root.filter(|_| matches!(e.class, Class::Damage | Class::Io | Class::NotFound)) else { return e };
+        let Ok(now) = Self::open_damaged(Arc::clone(&self.storage), &self.layout, self.id) else { return e };
+        let named =
+            now.checkpoint.root == Some(root) || now.damage.is_some() || now.versions.iter().any(|v| v.is_ok_and(|v| v.root == root));
+        if named {
+            return e;
+        }
+        Error::new(Class::NotFound, "the version that was being read has gone meanwhile: it was thinned out")
+            .hint("`ize history` lists those that are left")
+            .source(e)
+    }
+
     /// The state of a version.
     ///
     /// # Errors

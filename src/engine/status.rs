@@ -26,9 +26,9 @@ impl Engine {
     /// I/O errors.
     pub fn status(&self) -> Result<StatusReport> {
         let core = &self.core;
-        let (checkpoint, first_version) = {
+        let (checkpoint, first_version, thinned) = {
             let history = core.history();
-            (history.checkpoint.clone(), first_version(&history.versions)?)
+            (history.checkpoint.clone(), first_version(&history.versions)?, thinned(&history.versions))
         };
         let (uncommitted, uncommitted_more) = self.uncommitted(checkpoint.lsn)?;
         let log = core.log.usage();
@@ -72,6 +72,10 @@ impl Engine {
             cache: Some(self.cache()),
             latency: self.latency(),
             last_prune: *self.last_prune.lock().unwrap_or_else(PoisonError::into_inner),
+            size: Some(super::store_size::StoreSize::of(&core.layout)?),
+            max_store: self.retention.limit(),
+            thinned,
+            last_thinning: self.retention.last(),
             recovery: Some(core.recovery.clone()),
             ..StatusReport::default()
         })
@@ -218,6 +222,11 @@ fn log_usage(storage: &dyn Storage, dir: &std::path::Path) -> Result<(u64, u64),
     Ok((count, bytes))
 }
 
+/// Numbers that no version has any more.
+fn thinned(versions: &VersionLog) -> u64 {
+    versions.newest().0.saturating_sub(versions.len())
+}
+
 fn first_version(versions: &VersionLog) -> Result<Option<Horizon>> {
     Ok(versions.first()?.map(|v| Horizon { lsn: v.last, time: v.end }))
 }
@@ -267,6 +276,9 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
         restorable_since: older(operations_since, versions_since),
         packs: blobs.packs,
         blobs: blobs.blobs,
+        size: Some(super::store_size::StoreSize::of(&project.layout)?),
+        thinned: thinned(store.versions()),
+        last_thinning: super::retention::Kept::read(&project.layout).last,
         recovery: std::fs::read(project.layout.last_recovery()).ok().and_then(|text| serde_json::from_slice(&text).ok()),
         ..StatusReport::default()
     })

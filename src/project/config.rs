@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
 use crate::project::layout::Central;
+pub use crate::project::max_store::MaxStore;
 pub use crate::project::nearest::nearest;
 use crate::project::units;
+use crate::versions::class::{self, ClassSettings};
+use crate::versions::thinning::Ages;
 
 /// Reads an environment variable. A parameter, so that tests need not change the process.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -55,6 +58,15 @@ pub struct Settings {
     pub prune_min_free: u8,
     /// How often a mount looks whether a limit is passed, 10 ms to 1 h. `prune.interval`, default 10 s.
     pub prune_interval: Duration,
+    /// What the project's directory may take before versions are thinned. `retention.max-store`, default 20 %.
+    pub max_store: MaxStore,
+    /// How densely versions stay when they are thinned. `retention.keep-all`, default 30 d; `retention.keep-hourly`, default 90 d;
+    /// `retention.keep-daily`, default forever.
+    pub ages: Ages,
+    /// How long versions hold paths of class recent; `None` is forever. `retention.keep-recent`, default 7 d.
+    pub keep_recent: Option<Duration>,
+    /// Which paths have which class. `class.*`.
+    pub classes: ClassSettings,
 }
 
 impl Default for Settings {
@@ -74,6 +86,10 @@ impl Default for Settings {
             prune_max_size: Some(4 << 30),
             prune_min_free: 5,
             prune_interval: Duration::from_secs(10),
+            max_store: MaxStore::Percent(20),
+            ages: Ages::default(),
+            keep_recent: Some(Duration::from_secs(7 * 86_400)),
+            classes: ClassSettings::default(),
         }
     }
 }
@@ -185,7 +201,51 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key { name: "prune.interval", default: "10s", range: "10ms to 1h", set: |s, v| pause(v).map(|d| s.prune_interval = d) },
+    Key {
+        name: "retention.max-store",
+        default: "20%",
+        range: "a size, 1% to 100%, or unlimited",
+        set: |s, v| MaxStore::parse(v).map(|max| s.max_store = max),
+    },
+    Key { name: "retention.keep-all", default: "30d", range: "a length of time", set: |s, v| units::duration(v).map(|d| s.ages.all = d) },
+    Key {
+        name: "retention.keep-hourly",
+        default: "90d",
+        range: "a length of time",
+        set: |s, v| units::duration(v).map(|d| s.ages.hourly = d),
+    },
+    Key {
+        name: "retention.keep-daily",
+        default: "forever",
+        range: "a length of time, or forever",
+        set: |s, v| forever(v).map(|d| s.ages.daily = d),
+    },
+    Key {
+        name: "retention.keep-recent",
+        default: "7d",
+        range: "a length of time, or forever",
+        set: |s, v| forever(v).map(|d| s.keep_recent = d),
+    },
+    Key { name: "class.keep", default: "", range: "patterns", set: |s, v| patterns(v).map(|p| s.classes.keep = p) },
+    Key { name: "class.recent", default: class::RECENT, range: "patterns", set: |s, v| patterns(v).map(|p| s.classes.recent = p) },
+    Key { name: "class.none", default: "", range: "patterns", set: |s, v| patterns(v).map(|p| s.classes.none = p) },
+    Key {
+        name: "class.cachedir-tag",
+        default: "recent",
+        range: "keep, recent or none",
+        set: |s, v| v.parse().map(|class| s.classes.cachedir_tag = class),
+    },
 ];
+
+fn forever(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" { Ok(None) } else { units::duration(text).map(Some) }
+}
+
+fn patterns(text: &str) -> Result<Vec<String>, String> {
+    let all = class::patterns(text);
+    all.iter().try_for_each(|p| class::check_pattern(p))?;
+    Ok(all)
+}
 
 /// The setting of this name.
 ///
@@ -533,6 +593,15 @@ mod tests {
                 (Layer::User, "5", "/c/config.toml"),
                 (Layer::Default, "5%", ""),
                 (Layer::Default, "10s", ""),
+                (Layer::Default, "20%", ""),
+                (Layer::Default, "30d", ""),
+                (Layer::Default, "90d", ""),
+                (Layer::Default, "forever", ""),
+                (Layer::Default, "7d", ""),
+                (Layer::Default, "", ""),
+                (Layer::Default, class::RECENT, ""),
+                (Layer::Default, "", ""),
+                (Layer::Default, "recent", ""),
             ]
         );
         assert_eq!(
@@ -552,6 +621,7 @@ mod tests {
                 prune_max_size: Some(5),
                 prune_min_free: 5,
                 prune_interval: Duration::from_secs(10),
+                ..Settings::default()
             }
         );
         assert_eq!(only_env(&no_env).unwrap().settings, Settings::default());
@@ -580,6 +650,10 @@ mod tests {
             prune_max_size: None,
             prune_min_free: 90,
             prune_interval: Duration::ZERO,
+            max_store: MaxStore::Unlimited,
+            ages: Ages { all: Duration::ZERO, hourly: Duration::ZERO, daily: Some(Duration::ZERO) },
+            keep_recent: None,
+            classes: ClassSettings { none: vec!["a".into()], recent: Vec::new(), keep: vec!["b".into()], cachedir_tag: class::Class::None },
         };
         odd.apply(&all, "test").unwrap();
         assert_eq!(odd, Settings::default());
@@ -614,6 +688,10 @@ mod tests {
             "[group]\nparts = 65",
             "[prune]\nmax-age = \"1mo\"",
             "[prune]\nmax-size = true",
+            "[retention]\nmax-store = \"0%\"",
+            "[retention]\nkeep-daily = \"never\"",
+            "[class]\nnone = \"[z-a]\"",
+            "[class]\ncachedir-tag = \"all\"",
             "central-dir = \"relative\"",
             "central-dir = 3",
             "not toml",

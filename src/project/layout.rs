@@ -156,6 +156,12 @@ impl Layout {
         self.meta().join("last-recovery.json")
     }
 
+    /// What retention did last; disposable.
+    #[must_use]
+    pub fn retention(&self) -> PathBuf {
+        self.meta().join("retention.json")
+    }
+
     /// How to get the files out without ize.
     #[must_use]
     pub fn rescue_text(&self) -> PathBuf {

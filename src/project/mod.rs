@@ -17,6 +17,7 @@ pub mod identity;
 pub mod importing;
 pub mod layout;
 pub mod lock;
+pub mod max_store;
 pub mod mounts;
 pub mod names;
 mod nearest;

@@ -12,6 +12,7 @@ mod load;
 pub(crate) mod naive;
 mod rebase;
 mod reorder;
+mod take_out;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -417,6 +417,11 @@ impl VersionLog {
         self.index.iter().map(|light| self.read_frame(light.offset).map(|(version, _)| version))
     }
 
+    /// All versions, newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = Result<Version>> + '_ {
+        self.index.iter().rev().map(|light| self.read_frame(light.offset).map(|(version, _)| version))
+    }
+
     fn at(&self, index: usize) -> Result<Option<Version>> {
         self.index.get(index).map(|light| self.read_frame(light.offset).map(|(version, _)| version)).transpose()
     }

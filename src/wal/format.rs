@@ -152,10 +152,13 @@ pub fn is_temporary(name: &std::ffi::OsStr) -> bool {
 /// Left by a log that refused writes after a failure, for the recovery that follows.
 pub const POISON_MARKER: &str = "poisoned";
 
+/// File name of the reserve, beside the segments.
+pub const RESERVE_NAME: &str = "reserve";
+
 /// Room kept back for a full disk.
 #[must_use]
 pub fn reserve_path(dir: &Path) -> PathBuf {
-    dir.join("reserve")
+    dir.join(RESERVE_NAME)
 }
 
 /// Where recovery keeps what it cuts.

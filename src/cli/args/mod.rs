@@ -1,6 +1,7 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
 pub mod config;
+pub mod retention;
 pub mod wal;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use crate::cli::verbs;
 use crate::error::Result;
 
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
+pub use retention::{ThinArgs, UsageArgs, UsageBy};
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
 /// A mounted directory in which nothing is ever lost.
@@ -87,6 +89,10 @@ pub enum Verb {
     Restore(RestoreArgs),
     /// Check everything that is kept: log, packs, versions and what they name
     Fsck(FsckArgs),
+    /// Say what takes the space, by path, program or class
+    Usage(UsageArgs),
+    /// Drop versions, by age or until the store fits
+    Thin(ThinArgs),
     /// Look at the settings and change them
     #[command(subcommand, after_help = config::HELP)]
     Config(ConfigVerb),
@@ -115,6 +121,8 @@ impl Verb {
             Self::Export(args) => verbs::export::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
             Self::Fsck(args) => verbs::fsck::run(&args, session),
+            Self::Usage(args) => verbs::usage::run(&args, session),
+            Self::Thin(args) => verbs::thin::run(&args, session),
             Self::Config(verb) => verbs::config::run(&verb, session),
             Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
             Self::Wal(WalVerb::Verify(args)) => verbs::wal::verify::run(&args, session),
@@ -133,6 +141,8 @@ impl Verb {
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
             Self::Fsck(args) => args.json,
+            Self::Usage(args) => args.json,
+            Self::Thin(args) => args.json,
             Self::Config(ConfigVerb::List(args)) => args.json,
             Self::Wal(WalVerb::Inspect(args)) => args.json,
             Self::Wal(WalVerb::Verify(args)) => args.json,
@@ -372,6 +382,10 @@ mod tests {
             "ize config list --origin --json",
             "ize fsck notes --deep --json",
             "ize fsck",
+            "ize usage notes --by class --json",
+            "ize usage --by path --depth 0 -n 5",
+            "ize usage --class-of a --class-of b",
+            "ize thin notes --keep-all 7d --keep-hourly 30d --keep-daily 1w --max-store 20% --dry-run --json",
             "ize wal inspect notes --json",
             "ize wal verify",
             "ize wal repair notes --yes --dry-run --json",

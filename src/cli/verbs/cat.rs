@@ -27,13 +27,18 @@ pub fn run(args: &CatArgs, session: &mut Session) -> Result<()> {
     // What is sound is readable, whatever else is not.
     let store = Store::open_damaged(Disk::shared(), &meant.project.layout, meant.project.identity.id)?;
     let mut tree = store.resolve(&when)?;
+    let root = tree.base_root();
     let path = meant.paths.first().map(|p| p.as_os_str().as_bytes().to_vec()).unwrap_or_default();
-    let ino = follow(&mut tree, &path)?;
+    write(&mut tree, &path, session).map_err(|e| store.explain(root, e))
+}
+
+fn write(tree: &mut Tree, path: &[u8], session: &mut Session) -> Result<()> {
+    let ino = follow(tree, path)?;
     let size = match &tree.inode(ino)?.body {
         Body::File(_) => tree.inode(ino)?.size,
-        Body::Dir(_) => return Err(Error::new(Class::Failed, format!("`{}` was a directory", output::name(&path)))),
+        Body::Dir(_) => return Err(Error::new(Class::Failed, format!("`{}` was a directory", output::name(path)))),
         Body::Symlink(_) | Body::Special => {
-            return Err(Error::new(Class::Failed, format!("`{}` was no regular file", output::name(&path))));
+            return Err(Error::new(Class::Failed, format!("`{}` was no regular file", output::name(path))));
         }
     };
     let mut at = 0;

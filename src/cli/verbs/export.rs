@@ -37,7 +37,7 @@ pub fn run(args: &ExportArgs, session: &mut Session) -> Result<()> {
     let store = Store::open(&project.layout, project.identity.id)?;
     // Before anything is made: a moment that is not there leaves no directory behind.
     let tree = store.resolve(&when)?;
-    let at = tree.applied();
+    let (at, root) = (tree.applied(), tree.base_root());
     let target = Target::prepare(&dir, central.dir())?;
     let (problems, totals, counters) = (Problems::default(), Counters::default(), Counters::default());
     let mut stages = Stages::new(args.json);
@@ -47,16 +47,18 @@ pub fn run(args: &ExportArgs, session: &mut Session) -> Result<()> {
     };
     let mut export = Export::new(&store, tree, &target, &counters, &problems);
     let none = Amount::default();
-    let export = stages.during(&mut session.out, Stage::Analysing, none, &|| amount(&totals), || {
-        export.analyse(&totals)?;
-        Ok(export)
-    })?;
-    stages.during(&mut session.out, Stage::Processing, amount(&totals), &|| amount(&counters), || export.run())?;
+    let done = stages
+        .during(&mut session.out, Stage::Analysing, none, &|| amount(&totals), || {
+            export.analyse(&totals)?;
+            Ok(export)
+        })
+        .and_then(|export| stages.during(&mut session.out, Stage::Processing, amount(&totals), &|| amount(&counters), || export.run()));
     drop(stages);
+    done.map_err(|e| store.explain(root, e))?;
     let (entries, bytes) = counters.now();
     let seconds = begun.elapsed().as_secs_f64();
     let name = &project.identity.name;
     let line = format!("exported `{name}` as after {at} to {}: {entries} entries, {} in {seconds:.1} s", dir.display(), show_size(bytes));
     let figures = json!({ "project": name, "lsn": at, "entries": entries, "bytes": bytes, "seconds": seconds });
-    transfer::conclude(session, args.json, &problems, "export", &line, figures)
+    transfer::conclude(session, args.json, &problems, "export", &line, figures).map_err(|e| store.explain(root, e))
 }

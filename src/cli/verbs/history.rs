@@ -122,6 +122,7 @@ fn object(version: &Version, hashes: &BTreeMap<VersionSeq, String>) -> Value {
     object.insert("changes".into(), json!(changes));
     object.insert("part".into(), json!(version.part));
     object.insert("parts".into(), json!(version.parts));
+    object.insert("stands_for".into(), json!(version.thinned));
     object.insert("operations".into(), json!(version.operations));
     object.insert("bytes".into(), json!(version.bytes));
     Value::Object(object)
@@ -145,7 +146,10 @@ fn show(session: &mut Session, version: &Version, path: &[u8]) -> Result<()> {
     let id = session.out.paint(Role::Id, &version.id.to_string());
     let (time, who) = (output::time(version.end), session.out.paint(Role::Aside, &who));
     let part = if version.parts > 1 { format!(" ({} of {})", version.part, version.parts) } else { String::new() };
-    session.out.line(&format!("{id}  {time}  {}{part}{who}{label}", version.last))?;
+    let others = if version.thinned == 1 { "other" } else { "others" };
+    let stands = if version.thinned == 0 { String::new() } else { format!("  stands for {} {others}", version.thinned) };
+    let stands = session.out.paint(Role::Aside, &stands);
+    session.out.line(&format!("{id}  {time}  {}{part}{who}{label}{stands}", version.last))?;
     let of_path = |c: &&PathChange| path.is_empty() || touches_one(c, path);
     let changes: Vec<&PathChange> = version.paths.iter().filter(of_path).collect();
     for change in changes.iter().take(SHOWN) {

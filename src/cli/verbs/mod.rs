@@ -14,6 +14,8 @@ mod prometheus;
 pub mod restore;
 pub mod status;
 pub mod sync;
+pub mod thin;
 mod transfer;
 pub mod unmount;
+pub mod usage;
 pub mod wal;

@@ -25,6 +25,23 @@ pub fn text(report: &StatusReport) -> String {
     if let Some(pijul) = report.pijul {
         m.gauge("pijul_versions", "Versions that Pijul has.", pijul.0);
     }
+    m.gauge("versions_thinned", "Versions that were thinned out since the project began.", report.thinned);
+    if let Some(size) = &report.size {
+        m.head("store_bytes", "gauge", "Bytes of disk that the project's directory takes, by part.");
+        let parts =
+            [("log", size.log), ("reserve", size.reserve), ("packs", size.packs), ("metadata", size.metadata), ("pijul", size.pijul)];
+        for (part, bytes) in parts {
+            m.sample("store_bytes", &format!(",part=\"{part}\""), bytes);
+        }
+    }
+    if let Some(max) = report.max_store {
+        m.gauge("store_max_bytes", "Bytes that it may take.", max);
+    }
+    if let Some(t) = &report.last_thinning {
+        m.gauge("last_thinning_seconds", "Unix time of the last thinning.", t.at.secs);
+        m.gauge("last_thinning_versions", "Versions that it dropped.", t.versions);
+        m.gauge("last_thinning_stuck", "Whether the store was too large all the same.", flag(t.stuck));
+    }
     m.gauge("pending_operations", "Operations that no version holds yet.", report.pending);
     m.gauge("uncommitted_paths", "Paths with such operations.", report.uncommitted.len() as u64 + report.uncommitted_more);
     if let Some(q) = &report.queue {
@@ -127,8 +144,9 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
-    use crate::control::message::{Cache, Queue, RequestLatency};
+    use crate::control::message::{Cache, LastThinning, Queue, RequestLatency};
     use crate::engine::core::Recovery;
+    use crate::engine::store_size::StoreSize;
     use crate::ids::{Lsn, Time, VersionSeq};
 
     /// Reads the text as the format's description says: name{labels} value, after one HELP and one TYPE line of the name, all samples of
@@ -178,6 +196,17 @@ mod tests {
             recovery: Some(Recovery { millis: 1500, ..Recovery::default() }),
             operations_since: horizon,
             versions_since: horizon,
+            size: Some(StoreSize { packs: 11, ..StoreSize::default() }),
+            max_store: Some(12),
+            last_thinning: Some(LastThinning {
+                at: Time { secs: 13, nanos: 0 },
+                versions: 14,
+                left: 0,
+                segments: 0,
+                bytes: 0,
+                grain: None,
+                stuck: true,
+            }),
             ..StatusReport::default()
         };
         let samples = parse(&text(&full));
@@ -190,6 +219,11 @@ mod tests {
             ("ize_requests_total{project=\"notes\",kind=\"stat\"}", 9.0),
             ("ize_request_seconds{project=\"notes\",kind=\"stat\",quantile=\"0.99\"}", 0.0015),
             ("ize_last_recovery_seconds{project=\"notes\"}", 1.5),
+            ("ize_store_bytes{project=\"notes\",part=\"packs\"}", 11.0),
+            ("ize_store_max_bytes{project=\"notes\"}", 12.0),
+            ("ize_last_thinning_seconds{project=\"notes\"}", 13.0),
+            ("ize_last_thinning_versions{project=\"notes\"}", 14.0),
+            ("ize_last_thinning_stuck{project=\"notes\"}", 1.0),
             ("ize_operations_since_seconds{project=\"notes\"}", 1_767_366_245.0),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");

@@ -29,6 +29,14 @@ pub fn run(args: &RestoreArgs, session: &mut Session) -> Result<()> {
         let path = if action.path.0.is_empty() { ".".to_owned() } else { output::name(&action.path.0) };
         session.out.line(&format!("{:10} {path}", action.what))?;
     }
+    if let Some(first) = preview.left.first() {
+        let more = preview.left.len() - 1;
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        output::report(&format!(
+            "left alone, because versions do not keep them (`ize usage --class-of`): {}{more}",
+            output::name(&first.0)
+        ));
+    }
     if preview.actions.is_empty() {
         output::report("nothing to do: it is like that already");
         return Ok(());

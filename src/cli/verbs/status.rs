@@ -8,6 +8,7 @@ use crate::cli::verbs::prometheus;
 use crate::control::message::{Health, Horizon, PathBytes, StatusReport};
 use crate::control::{Client, Request};
 use crate::engine::status;
+use crate::engine::store_size::file_system_size;
 use crate::error::{Class, Error, Result};
 use crate::project::{Project, units};
 
@@ -19,7 +20,10 @@ pub fn run(args: &StatusArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(args.word.as_slice(), Paths::Zero)?;
     let report: StatusReport = match Client::connect(&meant.project.layout) {
         Ok(mut daemon) => daemon.call(&Request::Status)?,
-        Err(e) if e.class == Class::DaemonGone => at_rest(&meant.project, session)?,
+        Err(e) if e.class == Class::DaemonGone => {
+            let max = session.settings(&meant.project, &[])?.max_store;
+            StatusReport { max_store: max.bytes(file_system_size(meant.project.layout.dir())), ..at_rest(&meant.project, session)? }
+        }
         Err(e) => return Err(e),
     };
     if args.prometheus {
@@ -114,10 +118,30 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
         row("", format!("        and {more} more paths (--json lists them)"))?;
     }
     let pijul = report.pijul.map_or_else(String::new, |p| format!(", {p} of them in Pijul"));
-    row("versions", format!("{}{pijul}", report.versions))?;
+    let thinned = if report.thinned > 0 { format!(", {} of them thinned out", report.thinned) } else { String::new() };
+    row("versions", format!("{}{pijul}{thinned}", report.versions))?;
     let wal = units::show_size(report.wal_bytes);
     let blobs = units::show_size(report.blob_bytes);
     row("on disk", format!("log {wal} in {} segments, {} blobs in {} packs of {blobs}", report.segments, report.blobs, report.packs))?;
+    if let Some(size) = &report.size {
+        let part = |name: &str, bytes: u64| format!("{name} {}", units::show_size(bytes));
+        let parts = [part("log", size.log), part("packs", size.packs), part("metadata", size.metadata), part("pijul", size.pijul)];
+        let max = report.max_store.map_or_else(String::new, |max| format!(" of at most {}", units::show_size(max)));
+        let total = units::show_size(size.total());
+        row("store", format!("{total}{max}: {}, {}", parts.join(", "), part("reserve", size.reserve)))?;
+        if let Some(max) = report.max_store.filter(|max| size.total() > *max) {
+            let waits = if report.last_thinning.is_some_and(|t| t.stuck) { "; nothing more can go, and writes go on" } else { "" };
+            row("TOO LARGE", format!("{} more than retention.max-store{waits}", units::show_size(size.total() - max)))?;
+        }
+    }
+    if let Some(t) = &report.last_thinning {
+        let harder = t.grain.map_or_else(String::new, |grain| format!(", down to {}", grain.words()));
+        let (freed, at) = (units::show_size(t.bytes), output::times::time(t.at));
+        row(
+            "thinned",
+            format!("{} versions and {} segments ({freed}) at {at}{harder}; {} versions stayed", t.versions, t.segments, t.left),
+        )?;
+    }
     if let Some(c) = &report.cache {
         let ratio = c.hit_ratio.map_or_else(String::new, |r| format!(", {:.1}% of lookups hit", r * 100.0));
         let (size, limit) = (units::show_size(c.resident_bytes), units::show_size(c.limit_bytes));
@@ -142,7 +166,8 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
         row("recovery", format!("{} operations ({}) in {} ms{torn}", r.operations, units::show_size(r.bytes), r.millis))?;
     }
     row("operations", since(report.operations_since, "any single operation since", "no operation is kept"))?;
-    row("history", since(report.versions_since, "every version since", "there is no version yet"))
+    let all = if report.thinned > 0 { "versions since" } else { "every version since" };
+    row("history", since(report.versions_since, all, "there is no version yet"))
 }
 
 /// Paths that people are shown.
