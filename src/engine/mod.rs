@@ -277,12 +277,18 @@ impl Engine {
         let bell = Arc::clone(&self.bell);
         self.core.fs.pressure().relieved_by(settings.full_wait, Box::new(move || bell.want_room()));
         let (bell, core, settings, clock) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.clone(), self.clock);
+        let retention = Arc::clone(&self.retention);
         threads.push(thread("ize-relief", move || {
             let mut vain = None;
             while bell.wait_for_want() {
                 let standing = core.standing();
                 if vain != Some(standing) {
-                    let relieve = || core.relieve(upkeep::configured(&core, &settings, &clock));
+                    let relieve = || {
+                        let freed = core.relieve(upkeep::configured(&core, &settings, &clock));
+                        // Versions go only where the store is larger than it may be.
+                        let thinned = retention.thin(&retention.configured(), retention.limit()).map(|(t, _)| !t.gone.is_empty());
+                        Ok(freed? | thinned?)
+                    };
                     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(relieve))
                         .unwrap_or_else(|_| Err(Error::new(Class::Failed, "making room panicked; the lines before say where")));
                     match done {
