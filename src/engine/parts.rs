@@ -136,7 +136,15 @@ impl Window<'_> {
                 tracing::warn!("records {} to {} stay one version: {misfit}", self.group.first, self.group.last);
                 return Ok(Vec::new());
             }
-            let made = coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last }, before.as_ref())?;
+            let made = match coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last }, before.as_ref()) {
+                Ok(made) => made,
+                // No damage: every blob of it was read or made just now.
+                Err(misfit @ (TreeError::NoInode(_) | TreeError::NotDirectory(_) | TreeError::NotFile(_))) => {
+                    tracing::warn!("records {} to {} stay one version: {misfit}", self.group.first, self.group.last);
+                    return Ok(Vec::new());
+                }
+                Err(e) => return Err(e.into()),
+            };
             let Part { begin, end, operations, bytes, processes, .. } = part.clone();
             let mut piece = Piece { root: made.committed.root, before, changes: made.changes, begin, end, operations, bytes, processes };
             if let Some(earlier) = open.take() {

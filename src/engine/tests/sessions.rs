@@ -269,3 +269,29 @@ fn a_crash_between_the_parts_of_a_window_leaves_none_or_all() {
     }
     assert!(none > 10);
 }
+
+/// The disk is full at some moment between the states of the parts and the checkpoint: what was appended is taken back, and made when there
+/// is room.
+#[test]
+fn a_full_disk_while_a_window_becomes_versions_leaves_none_of_them() {
+    let mut failures = 0;
+    for room in 0..80 {
+        let disk = SimDisk::new();
+        let core = born(&disk, 16);
+        for n in 0..4 {
+            file(&core, n % 2, &format!("f{n}"), format!("bytes of {n}").repeat(20).as_bytes());
+        }
+        core.sync().unwrap();
+        core.log.seal().unwrap();
+        disk.set_capacity(Some(disk.used() + room * 64));
+        let made = core.replay(true);
+        failures += u32::from(made.is_err());
+        assert_eq!(versions(&core).len(), if made.is_ok() { 2 } else { 0 }, "room {room}");
+        disk.set_capacity(None);
+        core.replay(true).unwrap_or_else(|e| panic!("room {room}: {e}"));
+        assert_eq!(versions(&core).iter().map(paths).collect::<Vec<_>>(), [["f0", "f2"], ["f1", "f3"]], "room {room}");
+        drop(core);
+        check_versions(&disk, &format!("room {room}"));
+    }
+    assert!((20..80).contains(&failures), "{failures} failures");
+}
