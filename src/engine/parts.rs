@@ -88,7 +88,7 @@ impl Window<'_> {
         if parts.len() < 2 {
             return Ok(Vec::new());
         }
-        let pieces = self.pieces(&parts, before)?;
+        let pieces = self.pieces(Arc::clone(tree.blobs()), &parts, before)?;
         match pieces.last() {
             Some(last) if last.root == *end => Ok(if pieces.len() > 1 { pieces } else { Vec::new() }),
             Some(_) => {
@@ -125,8 +125,7 @@ impl Window<'_> {
     }
 
     /// The states of the parts. One that changes nothing that has a name is no version, its operations count in the next one.
-    fn pieces(&self, parts: &[Part], mut before: Option<BlobId>) -> Result<Vec<Piece>> {
-        let blobs: Arc<dyn BlobRead> = Arc::clone(&self.core.blobs) as _;
+    fn pieces(&self, blobs: Arc<dyn BlobRead>, parts: &[Part], mut before: Option<BlobId>) -> Result<Vec<Piece>> {
         let Start { root, next_ino, lsn, clock } = self.start;
         let mut tree = Tree::open(Arc::clone(&blobs), root, next_ino, lsn, clock)?;
         tree.allow_reordering();
