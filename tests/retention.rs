@@ -7,6 +7,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use ize::engine::states::Store;
+use ize::error::{Class, Error};
 use ize::ids::{Time, VersionSeq};
 use ize::project::Project;
 use ize::storage::Disk;
@@ -397,4 +399,32 @@ fn paths_of_class_recent_are_in_versions_of_the_last_days_only() {
     assert_eq!(std::fs::read(home.mount.join("web/index.js")).unwrap(), b"2");
     home.unmount();
     home.ok(&["fsck", "p", "--deep"]);
+}
+
+#[test]
+fn who_reads_a_version_while_it_goes_is_told_so() {
+    let home = Home::new();
+    home.mount();
+    for i in 1..=6u64 {
+        std::fs::write(home.mount.join("a"), noise(i, 1_000_000)).unwrap();
+        home.ok(&["commit", "p"]);
+    }
+    home.unmount();
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    let project = Project::open(home.project()).unwrap();
+    let store = Store::open(&project.layout, project.identity.id).unwrap();
+    let all = versions(&home);
+    let (old, new) = (&all[1], all.last().unwrap());
+    home.ok(&["thin", "p", "--max-store", "1MiB"]);
+    assert!(versions(&home).iter().all(|v| v.seq != old.seq));
+    // What it has open it may still read to the end; here it had nothing open.
+    let gone = store.state_of(old).unwrap_err();
+    let told = store.explain(Some(old.root), gone);
+    assert!(told.class == Class::NotFound && told.message.contains("thinned out"), "{told:?}");
+    // Everybody else goes on, and damage stays damage.
+    let mut beside = store.state_of(new).unwrap();
+    let ino = beside.resolve(b"a").unwrap().unwrap();
+    assert!(beside.read_all(ino).unwrap() == noise(6, 1_000_000));
+    let damage = store.explain(Some(new.root), Error::new(Class::Damage, "bad"));
+    assert_eq!(damage.class, Class::Damage);
 }

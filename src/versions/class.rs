@@ -25,7 +25,9 @@ pub const FILE: &[u8] = b".izeignore";
 /// Begins a line of it that says the class of the lines below.
 const DIRECTIVE: &str = "#ize:";
 /// A longer one is not read, in bytes.
-pub const FILE_MAX: u64 = 1 << 20;
+pub const FILE_MAX: u64 = 64 << 10;
+/// Read files that are remembered from one state to the next.
+const PARSED: usize = 1024;
 /// Marks a directory whose content can be made again (<https://bford.info/cachedir/>).
 const TAG: &[u8] = b"CACHEDIR.TAG";
 const TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
@@ -323,6 +325,8 @@ pub struct Classes {
     settings: Arc<Rules>,
     settings_token: Token,
     dirs: HashMap<Vec<u8>, Arc<Dir>>,
+    /// Files that were read, with what is wrong with them, by directory and content.
+    parsed: HashMap<Token, (Arc<Rules>, Vec<String>)>,
     /// Lines that do not read, in words; each once.
     pub problems: Vec<String>,
 }
@@ -333,7 +337,7 @@ impl Classes {
     pub fn new(settings: &ClassSettings) -> Self {
         let rules = Arc::new(Rules::of_settings(settings));
         let settings_token = token(&[format!("{settings:?}").as_bytes()]);
-        Self { said: settings.clone(), settings: rules, settings_token, dirs: HashMap::new(), problems: Vec::new() }
+        Self { said: settings.clone(), settings: rules, settings_token, dirs: HashMap::new(), parsed: HashMap::new(), problems: Vec::new() }
     }
 
     /// The settings that it was made with.
@@ -435,10 +439,19 @@ impl Classes {
             && let Some(bytes) = state.file(&join(path, FILE), FILE_MAX + 1)?
         {
             if bytes.len() as u64 > FILE_MAX {
-                self.problems.push(format!("{} is longer than 1 MiB and was not read", join(path, FILE).escape_ascii()));
+                self.problems.push(format!("{} is longer than 64 KiB and was not read", join(path, FILE).escape_ascii()));
             } else {
                 dir.token = token(&[&dir.token, &bytes]);
-                dir.rules.push(Arc::new(Rules::of_file(path, &bytes, &mut self.problems)));
+                let name = token(&[path, &bytes]);
+                if self.parsed.len() >= PARSED {
+                    self.parsed.clear();
+                }
+                let (rules, wrong) = self.parsed.entry(name).or_insert_with(|| {
+                    let mut wrong = Vec::new();
+                    (Arc::new(Rules::of_file(path, &bytes, &mut wrong)), wrong)
+                });
+                dir.rules.push(Arc::clone(rules));
+                self.problems.extend(wrong.iter().cloned());
             }
         }
         Ok(dir)

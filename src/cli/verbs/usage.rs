@@ -12,11 +12,14 @@ use crate::cli::session::Session;
 use crate::engine::states::Store;
 use crate::engine::store_size::file_system_size;
 use crate::engine::usage::{self, By, Row, Usage};
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::ids::Lsn;
 use crate::project::units::show_size;
 use crate::versions::class::{Classes, Decided, Look, Rule};
 use crate::versions::node::FileKind;
+
+/// Times that a store that changes meanwhile is looked at again.
+const TRIES: u32 = 3;
 
 /// Says what takes the space; or of paths, which class they have.
 ///
@@ -29,13 +32,20 @@ pub fn run(args: &UsageArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(args.word.as_slice(), Paths::Zero)?;
     let settings = session.settings(&meant.project, &[])?;
     let layout = &meant.project.layout;
-    let store = Store::open(layout, meant.project.identity.id)?;
     let by = match args.by {
         UsageBy::Path => By::Path(args.depth.filter(|d| *d > 0)),
         UsageBy::Process => By::Process,
         UsageBy::Class => By::Class,
     };
-    let found = usage::usage(layout, &store, by, &settings.classes)?;
+    let mut tries = 0;
+    let found = loop {
+        let store = Store::open(layout, meant.project.identity.id)?;
+        match usage::usage(layout, &store, by, &settings.classes) {
+            // Something may have been thinned out under our eyes: then it is not named any more.
+            Err(e) if e.class == Class::Damage && tries < TRIES => tries += 1,
+            done => break done?,
+        }
+    };
     let limit = settings.max_store.bytes(file_system_size(layout.dir()));
     session.out.page(!session.global.no_pager && !args.json);
     if args.json { show_json(args, &found, limit, session) } else { show(args, &found, limit, session) }
