@@ -17,6 +17,7 @@ mod pace;
 pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
+pub mod purge;
 pub mod read_only;
 mod replay;
 pub mod restore;
@@ -101,34 +102,15 @@ impl Engine {
     /// `Busy` (with the holder's pid) when another process has the project open; `Refused` for features that this ize does not know; what
     /// recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
-        project.identity.check(crate::project::identity::Access::Write)?;
-        crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
-        let (mut lock, previous) = Lock::acquire(&project.layout)?;
-        let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
-            Some((wall, boot)) => ClockWatch::from(wall, boot),
-            None => ClockWatch::from(Time::now(), since_boot()),
-        };
-        let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
-        let options = CoreOptions {
-            store: project.identity.id,
-            owner: (project.identity.owner_uid, project.identity.owner_gid),
-            clean: previous.clean,
-            same_boot: previous.same_boot,
-            segment_size: settings.segment_size,
-            prepare: true,
-            limits,
-            reserve: RESERVE,
-            command_lines: settings.command_lines,
-            cache_inodes: settings.cache_inodes,
-        };
-        let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
-        lock.recovered()?;
+        let (lock, core, clock) = take(project, settings)?;
+        let core = Arc::new(core);
         crate::rescue::refresh(&project.layout);
         // It only informs: a disk too full for it must not keep the project from being opened, and pruned.
         if let Err(e) = write_recovery(&core) {
             tracing::warn!("{e}");
         }
-        let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
+        let owner = (project.identity.owner_uid, project.identity.owner_gid);
+        let feeder = Arc::new(Feeder::new(Arc::clone(&core), owner));
         let engine = Arc::new(Self {
             core,
             project: project.clone(),
@@ -327,6 +309,41 @@ impl Engine {
         }
         lock.release_clean()
     }
+}
+
+/// Takes the project's lock, brings a purge to its end that was interrupted, and recovers what a crash left.
+fn take(project: &Project, settings: &Settings) -> Result<(Lock, Core, ClockWatch)> {
+    project.identity.check(crate::project::identity::Access::Write)?;
+    crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
+    let (mut lock, previous) = Lock::acquire(&project.layout)?;
+    if let Some(done) = purge::finish(&Disk::shared(), &project.layout, project.identity.id, previous.clean)? {
+        tracing::warn!(
+            "an interrupted purge was brought to its end: {} versions, {} packs, {} segments",
+            done.versions,
+            done.packs,
+            done.segments
+        );
+    }
+    let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
+        Some((wall, boot)) => ClockWatch::from(wall, boot),
+        None => ClockWatch::from(Time::now(), since_boot()),
+    };
+    let limits = GroupLimits { idle: settings.group_idle, ..GroupLimits::default() };
+    let options = CoreOptions {
+        store: project.identity.id,
+        owner: (project.identity.owner_uid, project.identity.owner_gid),
+        clean: previous.clean,
+        same_boot: previous.same_boot,
+        segment_size: settings.segment_size,
+        prepare: true,
+        limits,
+        reserve: RESERVE,
+        command_lines: settings.command_lines,
+        cache_inodes: settings.cache_inodes,
+    };
+    let core = Core::open(Disk::shared(), project.layout.clone(), &options)?;
+    lock.recovered()?;
+    Ok((lock, core, clock))
 }
 
 fn action(step: &restore::Step) -> RestoreAction {

@@ -135,7 +135,7 @@ impl Core {
 
     /// Every blob that a version, the checkpoint, the live tree or replay names.
     fn named_by_states(&self, replayer: &super::replay::Replayer) -> Result<HashSet<BlobId>> {
-        let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new() };
+        let mut walk = Walk::new(&*self.blobs);
         let (mut live, mut named) = (Vec::new(), Vec::new());
         let base = {
             let mut writer = self.fs.locked();
@@ -197,13 +197,22 @@ fn reason(keep: Keep) -> &'static str {
 }
 
 /// Collects every blob that a state names; what was collected before is not looked into again.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     blobs: &'a dyn BlobRead,
     keep: HashSet<BlobId>,
 }
 
-impl Walk<'_> {
-    fn state(&mut self, root: &BlobId) -> Result<(), TreeError> {
+impl<'a> Walk<'a> {
+    pub(super) fn new(blobs: &'a dyn BlobRead) -> Self {
+        Self { blobs, keep: HashSet::new() }
+    }
+
+    /// What was collected.
+    pub(super) fn kept(self) -> HashSet<BlobId> {
+        self.keep
+    }
+
+    pub(super) fn state(&mut self, root: &BlobId) -> Result<(), TreeError> {
         self.keep.insert(*root);
         let state = load_state(self.blobs, root)?;
         self.node(&state.root)?;

@@ -1,6 +1,7 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
 pub mod config;
+pub mod purge;
 pub mod wal;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use crate::cli::verbs;
 use crate::error::Result;
 
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
+pub use purge::PurgeArgs;
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
 /// A mounted directory in which nothing is ever lost.
@@ -85,6 +87,8 @@ pub enum Verb {
     Export(ExportArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
+    /// Take something out of every version, the log and the packs, for good
+    Purge(PurgeArgs),
     /// Check everything that is kept: log, packs, versions and what they name
     Fsck(FsckArgs),
     /// Look at the settings and change them
@@ -114,6 +118,7 @@ impl Verb {
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Export(args) => verbs::export::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
+            Self::Purge(args) => verbs::purge::run(&args, session),
             Self::Fsck(args) => verbs::fsck::run(&args, session),
             Self::Config(verb) => verbs::config::run(&verb, session),
             Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
@@ -132,6 +137,7 @@ impl Verb {
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
+            Self::Purge(args) => args.json,
             Self::Fsck(args) => args.json,
             Self::Config(ConfigVerb::List(args)) => args.json,
             Self::Wal(WalVerb::Inspect(args)) => args.json,
@@ -372,6 +378,10 @@ mod tests {
             "ize config list --origin --json",
             "ize fsck notes --deep --json",
             "ize fsck",
+            "ize purge notes keys/id_rsa --dry-run --json",
+            "ize purge notes --blob 00000000000000000000000000000000000000000000000000000000000000ff --confirm notes --reason x",
+            "ize -p notes purge a b --everywhere",
+            "ize purge notes a --keep-current",
             "ize wal inspect notes --json",
             "ize wal verify",
             "ize wal repair notes --yes --dry-run --json",
