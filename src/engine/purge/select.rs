@@ -110,15 +110,19 @@ fn walk(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut See<'_>) -> Result<(),
 }
 
 /// Nodes that stand in inode tables: files with several names, and those without one.
-fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut dyn FnMut(Ino, &Node)) -> Result<(), TreeError> {
+fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut dyn FnMut(Ino, &Node) -> Result<(), TreeError>) -> Result<(), TreeError> {
     let mut seen = HashSet::new();
     for root in roots {
         let state = load_state(blobs, root)?;
+        let mut failed = Ok(());
         inode_table::walk_nodes(blobs, &state, &mut |id| seen.insert(*id), &mut |ino, entry| {
-            if let InodeEntry::Node(node, _) = entry {
-                see(ino, node);
+            if let InodeEntry::Node(node, _) = entry
+                && failed.is_ok()
+            {
+                failed = see(ino, node);
             }
         })?;
+        failed?;
     }
     Ok(())
 }
@@ -194,13 +198,7 @@ pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
         }
         Ok(())
     })?;
-    let mut nodes = Vec::new();
-    tables(blobs, roots, &mut |ino, node| {
-        if inodes.contains(&ino) {
-            nodes.push(node.clone());
-        }
-    })?;
-    nodes.iter().try_for_each(|node| chunks_of(blobs, node, chunks))?;
+    tables(blobs, roots, &mut |ino, node| if inodes.contains(&ino) { chunks_of(blobs, node, chunks) } else { Ok(()) })?;
     others(blobs, roots, &mut selected)?;
     if let Some(newest) = newest {
         let (inodes, found) = (&selected.inodes, &mut selected.in_newest);
@@ -245,17 +243,12 @@ fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Re
         Ok(shares)
     };
     let mut linked: HashSet<Ino> = HashSet::new();
-    let mut nodes = Vec::new();
     tables(blobs, roots, &mut |ino, node| {
-        if !inodes.contains(&ino) {
-            nodes.push((ino, node.clone()));
+        if !inodes.contains(&ino) && share(node)? {
+            linked.insert(ino);
         }
+        Ok(())
     })?;
-    for (ino, node) in &nodes {
-        if share(node)? {
-            linked.insert(*ino);
-        }
-    }
     let others = &mut selected.others;
     walk(blobs, roots, &mut |_, path, entry| {
         let shares = match &entry.node {
