@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
 use super::append::compress;
@@ -240,29 +240,38 @@ impl Sweep<'_> {
         blobs.sync()?;
         blobs.drop_contents(pack);
         let path = blobs.pack_path(pack);
-        let path = if shred { self.shred(pack, path)? } else { path };
-        match blobs.storage.remove(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            other => other.doing("remove", &path)?,
+        let gone = if shred { self.put_aside(pack, &path)? } else { path };
+        let forget = || {
+            blobs.index_mut().remove_packs(&[pack]);
+            lock(&blobs.handles).remove(&pack);
+        };
+        if shred {
+            // It is no pack any more, whatever becomes of the file.
+            forget();
+            blobs.storage.sync_dir(&blobs.dir).doing("sync the directory", &blobs.dir)?;
+            match blobs.storage.open(&gone).and_then(|file| crate::engine::purge::shred(&*file)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other.doing("overwrite", &gone)?,
+            }
         }
-        blobs.index_mut().remove_packs(&[pack]);
-        lock(&blobs.handles).remove(&pack);
+        match blobs.storage.remove(&gone) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.doing("remove", &gone)?,
+        }
+        forget();
         blobs.storage.sync_dir(&blobs.dir).doing("sync the directory", &blobs.dir)?;
         report.packs_removed += 1;
         report.bytes_removed += len;
         Ok(())
     }
 
-    /// Overwrites a pack of which everything kept stands elsewhere, durably. Under another name first: cut short, it would be a damaged pack.
-    fn shred(&self, pack: PackId, path: PathBuf) -> Result<PathBuf, BlobError> {
-        let blobs = self.blobs;
-        let aside = blobs.dir.join(format!("{}{TMP_SUFFIX}", pack_file_name(pack)));
-        match blobs.storage.rename(&path, &aside) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(path),
-            other => other.doing("put aside", &path)?,
+    /// Gives a pack of which everything kept stands elsewhere, durably, another name: overwritten under its own, it would be a damaged pack.
+    fn put_aside(&self, pack: PackId, path: &Path) -> Result<PathBuf, BlobError> {
+        let aside = self.blobs.dir.join(format!("{}{TMP_SUFFIX}", pack_file_name(pack)));
+        match self.blobs.storage.rename(path, &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.doing("put aside", path)?,
         }
-        blobs.storage.sync_dir(&blobs.dir).doing("sync the directory", &blobs.dir)?;
-        blobs.storage.open(&aside).and_then(|file| crate::engine::purge::shred(&*file)).doing("overwrite", &aside)?;
         Ok(aside)
     }
 
