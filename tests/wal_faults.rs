@@ -203,8 +203,10 @@ fn a_failure_at_every_call_is_reported_and_loses_nothing() {
                 for step in &steps {
                     world.step(step).unwrap_or_else(|e| panic!("{}, {step:?}: {e}", story()));
                 }
-                let kind = world.hit().unwrap_or_else(|| panic!("{}: it did not come", story()));
-                let must_tell = kind.changes() && kind != CallKind::Remove;
+                let (kind, path) = world.hit().unwrap_or_else(|| panic!("{}: it did not come", story()));
+                // Without room for a copy of the last pack, it is written again in its place.
+                let another_way = errno != libc::EIO && path.to_string_lossy().ends_with(".pack.tmp");
+                let must_tell = kind.changes() && kind != CallKind::Remove && !another_way;
                 assert!(!must_tell || world.failures() > 0, "{}: {kind:?} failed and nobody was told", story());
                 match ending {
                     0 => {}

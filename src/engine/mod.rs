@@ -67,6 +67,8 @@ const LIMIT_TICK: Duration = Duration::from_millis(250);
 const SEAL_AGE: Duration = Duration::from_secs(30);
 /// Bytes kept back for a full disk where it is not small: what is kept of a pack that is swept (at most half of 64 MiB), and then some.
 const RESERVE: u64 = 48 << 20;
+/// No segment has to be smaller, in bytes.
+const SEGMENT_MIN: u64 = 1 << 20;
 /// How long an order to commit or unmount waits for Pijul while it makes no progress.
 const PIJUL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -417,15 +419,16 @@ fn take(project: &Project, settings: &Settings) -> Result<(Lock, Core, ClockWatc
         age: settings.group_age,
         parts: settings.group_parts,
     };
+    let (segment_size, reserve) = sizes(project.layout.dir(), settings);
     let options = CoreOptions {
         store: project.identity.id,
         owner: (project.identity.owner_uid, project.identity.owner_gid),
         clean: previous.clean,
         same_boot: previous.same_boot,
-        segment_size: settings.segment_size,
+        segment_size,
         prepare: true,
         limits,
-        reserve: reserve(project.layout.dir(), settings.segment_size),
+        reserve,
         command_lines: settings.command_lines,
         cache_inodes: settings.cache_inodes,
     };
@@ -474,11 +477,13 @@ fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHa
     })
 }
 
-/// Bytes to keep back for a full disk: what a segment holds must fit in, so that it can be committed and dropped; but no more than an eighth of
-/// a small disk if that is enough.
-fn reserve(dir: &std::path::Path, segment_size: u64) -> u64 {
-    let total = journal::space_of(dir).total;
-    RESERVE.min(if total > 0 { total / 8 } else { RESERVE }).max(2 * segment_size)
+/// The largest segment, and the bytes to keep back for a full disk. What a segment holds must fit into those, so that it can be committed and
+/// dropped; in a store that may take little, both are small.
+fn sizes(dir: &std::path::Path, settings: &Settings) -> (u64, u64) {
+    let total = store_size::file_system_size(dir);
+    let room = settings.max_store.bytes(total).unwrap_or(total);
+    let segment = settings.segment_size.min((room / 16).max(SEGMENT_MIN));
+    (segment, RESERVE.min(room / 8).max(2 * segment))
 }
 
 fn write_recovery(core: &Core) -> Result<()> {

@@ -82,7 +82,7 @@ pub struct World {
     /// Calls of any kind of the disks before this one; a fault at the n-th of all, and what it hit; steps and openings that failed.
     all_calls_before: u64,
     fault_at: Option<(u64, Fault)>,
-    hit: Arc<Mutex<Option<CallKind>>>,
+    hit: Arc<Mutex<Option<(CallKind, PathBuf)>>>,
     failures: u64,
 }
 
@@ -174,9 +174,9 @@ impl World {
         self.arm();
     }
 
-    /// The kind of call that the fault of [`World::fault_at`] hit.
-    pub fn hit(&self) -> Option<CallKind> {
-        *self.hit.lock().unwrap()
+    /// The kind of call that the fault of [`World::fault_at`] hit, and the file.
+    pub fn hit(&self) -> Option<(CallKind, PathBuf)> {
+        self.hit.lock().unwrap().clone()
     }
 
     /// Steps and openings that failed.
@@ -200,7 +200,7 @@ impl World {
             self.faulty = true;
             self.disk.script(move |call| {
                 (call.number == at).then(|| {
-                    *hit.lock().unwrap() = Some(call.kind);
+                    *hit.lock().unwrap() = Some((call.kind, call.path.clone()));
                     fault
                 })
             });
