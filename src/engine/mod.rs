@@ -57,8 +57,9 @@ use crate::storage::Disk;
 const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
-/// No pack takes more than such a part of max-store: a sweep copies a pack before the old one goes.
-const PACKS_MIN: u64 = 32;
+/// No pack, and no segment with what it names, takes more than such a part of max-store: a sweep copies a pack before the old one goes, and the
+/// last segment always stays.
+const PARTS_MIN: u64 = 32;
 /// How often the size of the store is looked at.
 const LIMIT_TICK: Duration = Duration::from_millis(250);
 /// A segment older than this is sealed.
@@ -151,7 +152,8 @@ impl Engine {
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
         let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
         if let Some(max) = retention.limit() {
-            core.blobs.limit_packs(max / PACKS_MIN);
+            core.blobs.limit_packs(max / PARTS_MIN);
+            core.log.limit_payload(max / PARTS_MIN);
         }
         let engine = Arc::new(Self {
             core,
