@@ -88,7 +88,7 @@ impl Window<'_> {
         if parts.len() < 2 {
             return Ok(Vec::new());
         }
-        let pieces = self.pieces(&parts, before)?;
+        let pieces = self.pieces(Arc::clone(tree.blobs()), &parts, before)?;
         match pieces.last() {
             Some(last) if last.root == *end => Ok(if pieces.len() > 1 { pieces } else { Vec::new() }),
             Some(_) => {
@@ -125,8 +125,7 @@ impl Window<'_> {
     }
 
     /// The states of the parts. One that changes nothing that has a name is no version, its operations count in the next one.
-    fn pieces(&self, parts: &[Part], mut before: Option<BlobId>) -> Result<Vec<Piece>> {
-        let blobs: Arc<dyn BlobRead> = Arc::clone(&self.core.blobs) as _;
+    fn pieces(&self, blobs: Arc<dyn BlobRead>, parts: &[Part], mut before: Option<BlobId>) -> Result<Vec<Piece>> {
         let Start { root, next_ino, lsn, clock } = self.start;
         let mut tree = Tree::open(Arc::clone(&blobs), root, next_ino, lsn, clock)?;
         tree.allow_reordering();
@@ -136,10 +135,19 @@ impl Window<'_> {
                 tracing::warn!("records {} to {} stay one version: {misfit}", self.group.first, self.group.last);
                 return Ok(Vec::new());
             }
-            let made = coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last }, before.as_ref())?;
-            let changes = self.core.with_history(&mut tree, made.changes)?;
+            let made = coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last }, before.as_ref());
+            let listed = made.and_then(|made| Ok((made.committed.root, self.core.with_history(&mut tree, made.changes)?)));
+            let (root, changes) = match listed {
+                Ok(listed) => listed,
+                // No damage: every blob of it was read or made just now.
+                Err(misfit @ (TreeError::NoInode(_) | TreeError::NotDirectory(_) | TreeError::NotFile(_))) => {
+                    tracing::warn!("records {} to {} stay one version: {misfit}", self.group.first, self.group.last);
+                    return Ok(Vec::new());
+                }
+                Err(e) => return Err(e.into()),
+            };
             let Part { begin, end, operations, bytes, processes, .. } = part.clone();
-            let mut piece = Piece { root: made.committed.root, before, changes, begin, end, operations, bytes, processes };
+            let mut piece = Piece { root, before, changes, begin, end, operations, bytes, processes };
             if let Some(earlier) = open.take() {
                 piece.take_in(&earlier);
             }

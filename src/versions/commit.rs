@@ -15,6 +15,9 @@ use crate::tree::{BlobWrite, Body, Child, Inode, Tree, TreeError};
 /// A file with more pieces than this keeps them in a blob of their own.
 const INLINE_PIECES: usize = 8;
 
+/// Directories inside one another at most.
+const DEPTH_MAX: usize = 1 << 16;
+
 /// What a commit made of one file or directory: for trees that share the base.
 #[derive(Clone, Debug)]
 pub struct NewContent {
@@ -146,6 +149,10 @@ impl Tree {
             if at == Ino::ROOT {
                 depths.insert(at, 0);
                 break 0;
+            }
+            // Deeper than any tree that can be loaded: it goes round.
+            if chain.len() >= DEPTH_MAX {
+                return Err(TreeError::NoInode(at));
             }
             chain.push(at);
             let inode = self.inode(at)?;

@@ -1,13 +1,20 @@
 //! Several sessions in one window: versions of their own, whatever crashes in between.
 
+use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::ids::Time;
-use crate::versions::version_log::{Origin, Version, What};
+use crate::engine::core::{Item, for_each_item};
+use crate::engine::group::Grouper;
+use crate::engine::pace::Pace;
+use crate::engine::parts::{Start, Window};
+use crate::ids::{BlobId, Time};
+use crate::op::ProcessKey;
+use crate::tree::{BlobRead, Tree};
+use crate::versions::version_log::{Origin, ProcessLabel, Version, What};
 
 /// Two processes, each the leader of its session. They end when this one does, which closes their input.
 pub(super) fn processes() -> &'static [u32] {
@@ -194,6 +201,55 @@ fn what_changes_no_name_is_no_part() {
         assert_eq!((made.len(), made[0].parts, made[0].processes.len()), (1, 1, 2), "{made:#?}");
         assert!(made[0].paths.iter().all(|c| c.what == What::Added && c.path != b"t"), "{made:#?}");
     }
+    // The last of three.
+    let disk = SimDisk::new();
+    let core = born(&disk, 16);
+    file(&core, 0, "a", b"a");
+    file(&core, 1, "b", b"b");
+    let nobody = Caller { pid: 0, uid: 1, gid: 1 };
+    core.fs.create(&nobody, Ino::ROOT, b"t", 0o644, true).unwrap();
+    core.fs.unlink(&nobody, Ino::ROOT, b"t").unwrap();
+    commit(&core, "two");
+    let made: Vec<_> = versions(&core).iter().map(|v| (paths(v), v.label.clone(), v.operations)).collect();
+    assert_eq!(made, [(vec!["a".to_owned()], None, 2), (vec!["b".to_owned()], Some("two".to_owned()), 4)]);
+    drop(core);
+    check_versions(&disk, "three");
+}
+
+/// Whatever the parts come to, the version that counts is the state of the log: when they come to something else, or do not even fit, the
+/// window is one version.
+#[test]
+fn parts_that_give_another_state_or_do_not_fit_are_not_taken() {
+    let disk = SimDisk::new();
+    let core = born(&disk, 16);
+    let old = file(&core, 0, "old", b"before the window");
+    commit(&core, "old");
+    core.fs.write(&caller(0), old, 0, b"in the window", false).unwrap();
+    file(&core, 1, "b", b"b");
+    core.sync().unwrap();
+    let checkpoint = core.history().checkpoint.clone();
+    let start = Start { root: checkpoint.root, next_ino: checkpoint.next_ino, lsn: checkpoint.lsn, clock: checkpoint.clock };
+    let blobs: Arc<dyn BlobRead> = Arc::clone(&core.blobs) as _;
+    let mut tree = Tree::open(blobs, start.root, start.next_ino, start.lsn, start.clock).unwrap();
+    let (limits, mut busy) = (GroupLimits::default(), BTreeMap::new());
+    let mut grouper = Grouper::new(limits);
+    for_each_item(&*core.storage, &core.layout, STORE, (start.lsn.next(), core.log.durable()), &mut |item| {
+        if let Item::Operation { lsn, entry, payload, .. } = item {
+            tree.apply(lsn, &entry, payload)?;
+            let ProcessKey { pid, start } = entry.stamp.process;
+            busy.insert(entry.stamp.process, ProcessLabel { pid, start, comm: b"x".to_vec(), uid: 1, session: pid });
+            grouper.add(lsn, &entry);
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    let group = grouper.take().unwrap();
+    let end = tree.commit(&*core.blobs).unwrap().root;
+    let pace = Pace::new(&core, true);
+    let window = |start| Window { core: &core, pace: &pace, limits: &limits, group: &group, busy: &busy, start };
+    assert_eq!(window(start).separate(&mut tree, start.root, &end).unwrap().len(), 2);
+    assert!(window(start).separate(&mut tree, start.root, &BlobId([1; 32])).unwrap().is_empty());
+    assert!(window(Start { root: None, ..start }).separate(&mut tree, None, &end).unwrap().is_empty());
 }
 
 #[test]
@@ -268,4 +324,30 @@ fn a_crash_between_the_parts_of_a_window_leaves_none_or_all() {
         }
     }
     assert!(none > 10);
+}
+
+/// The disk is full at some moment between the states of the parts and the checkpoint: what was appended is taken back, and made when there
+/// is room.
+#[test]
+fn a_full_disk_while_a_window_becomes_versions_leaves_none_of_them() {
+    let mut failures = 0;
+    for room in 0..80 {
+        let disk = SimDisk::new();
+        let core = born(&disk, 16);
+        for n in 0..4 {
+            file(&core, n % 2, &format!("f{n}"), format!("bytes of {n}").repeat(20).as_bytes());
+        }
+        core.sync().unwrap();
+        core.log.seal().unwrap();
+        disk.set_capacity(Some(disk.used() + room * 64));
+        let made = core.replay(true);
+        failures += u32::from(made.is_err());
+        assert_eq!(versions(&core).len(), if made.is_ok() { 2 } else { 0 }, "room {room}");
+        disk.set_capacity(None);
+        core.replay(true).unwrap_or_else(|e| panic!("room {room}: {e}"));
+        assert_eq!(versions(&core).iter().map(paths).collect::<Vec<_>>(), [["f0", "f2"], ["f1", "f3"]], "room {room}");
+        drop(core);
+        check_versions(&disk, &format!("room {room}"));
+    }
+    assert!((20..80).contains(&failures), "{failures} failures");
 }
