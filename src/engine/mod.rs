@@ -52,6 +52,7 @@ use crate::fs::journal::Caller;
 use crate::ids::{Lsn, Time};
 use crate::op::{Mark, Marker};
 use crate::project::lock::{Lock, since_boot};
+use crate::project::config::MaxStore;
 use crate::project::{Project, Settings};
 use crate::storage::Disk;
 
@@ -59,8 +60,9 @@ use crate::storage::Disk;
 const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
-/// No pack takes more than such a part of max-store: a sweep copies a pack before the old one goes.
-const PACKS_MIN: u64 = 32;
+/// No pack, and no segment with what it names, takes more than such a part of max-store: a sweep copies a pack before the old one goes, and the
+/// last segment always stays.
+const PARTS_MIN: u64 = 32;
 /// How often the size of the store is looked at.
 const LIMIT_TICK: Duration = Duration::from_millis(250);
 /// A segment older than this is sealed.
@@ -145,7 +147,8 @@ impl Engine {
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), owner));
         let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
         if let Some(max) = retention.limit() {
-            core.blobs.limit_packs(max / PACKS_MIN);
+            core.blobs.limit_packs(max / PARTS_MIN);
+            core.log.limit_payload(max / PARTS_MIN);
         }
         let engine = Arc::new(Self {
             core,
@@ -481,7 +484,8 @@ fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHa
 /// dropped; in a store that may take little, both are small.
 fn sizes(dir: &std::path::Path, settings: &Settings) -> (u64, u64) {
     let total = store_size::file_system_size(dir);
-    let room = settings.max_store.bytes(total).unwrap_or(total);
+    // A share of a disk is as much as that and more when something live needs it; who names a size means a small store.
+    let room = if let MaxStore::Bytes(max) = settings.max_store { max.min(total) } else { total };
     let segment = settings.segment_size.min((room / 16).max(SEGMENT_MIN));
     (segment, RESERVE.min(room / 8).max(2 * segment))
 }

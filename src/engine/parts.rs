@@ -135,8 +135,10 @@ impl Window<'_> {
                 tracing::warn!("records {} to {} stay one version: {misfit}", self.group.first, self.group.last);
                 return Ok(Vec::new());
             }
-            let made = match coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last, tight: false }, before.as_ref()) {
-                Ok(made) => made,
+            let made = coalesce(&mut tree, &Paced { pace: self.pace, done: self.group.last, tight: false }, before.as_ref());
+            let listed = made.and_then(|made| Ok((made.committed.root, self.core.with_history(&mut tree, made.changes)?)));
+            let (root, changes) = match listed {
+                Ok(listed) => listed,
                 // No damage: every blob of it was read or made just now.
                 Err(misfit @ (TreeError::NoInode(_) | TreeError::NotDirectory(_) | TreeError::NotFile(_))) => {
                     tracing::warn!("records {} to {} stay one version: {misfit}", self.group.first, self.group.last);
@@ -144,9 +146,8 @@ impl Window<'_> {
                 }
                 Err(e) => return Err(e.into()),
             };
-            let changes = self.core.with_history(&mut tree, made.changes)?;
             let Part { begin, end, operations, bytes, processes, .. } = part.clone();
-            let mut piece = Piece { root: made.committed.root, before, changes, begin, end, operations, bytes, processes };
+            let mut piece = Piece { root, before, changes, begin, end, operations, bytes, processes };
             if let Some(earlier) = open.take() {
                 piece.take_in(&earlier);
             }

@@ -16,13 +16,15 @@ use super::store_size::{StoreSize, file_system_size};
 use super::thin::{Filtered, Request, Thinned};
 use crate::control::message::LastThinning;
 use crate::error::Result;
-use crate::ids::{Time, VersionSeq};
+use crate::ids::{Lsn, Time, VersionSeq};
 use crate::project::Layout;
 use crate::project::config::Settings;
 use crate::project::units::show_size;
 
-/// Files are looked at afresh after so long.
+/// Files are looked at afresh after so long; near the limit earlier, but for no more than a fiftieth of the time.
 const MEASURED_FOR: Duration = Duration::from_secs(60);
+const MEASURED_FOR_MIN: Duration = Duration::from_millis(500);
+const MEASURING: u32 = 50;
 /// A try that could not free enough is repeated after so long at the earliest, unless there are other versions.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How often paths without history are taken out of versions.
@@ -185,15 +187,24 @@ fn say(last: &LastThinning, thinned: &Thinned) {
 /// A try that could not free enough.
 struct Vain {
     at: Instant,
-    newest: VersionSeq,
+    /// The checkpoint before it.
+    checkpoint: Lsn,
     size: u64,
+}
+
+/// What the files took, and what the counters said then.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    at: Instant,
+    cost: Duration,
+    size: u64,
+    counters: u64,
 }
 
 /// Looks from time to time.
 pub(super) struct Watch {
     retention: Arc<Retention>,
-    /// When the files were looked at, what they took, and what the counters said then.
-    measured: Option<(Instant, u64, u64)>,
+    measured: Option<Measured>,
     vain: Option<Vain>,
     taken_out: Option<(Instant, VersionSeq)>,
 }
@@ -210,16 +221,15 @@ impl Watch {
     pub fn look(&mut self) -> Result<()> {
         let Some(max) = self.retention.limit() else { return Ok(()) };
         let start = max / 8 * 7;
-        if self.size()? <= start || self.in_vain() {
+        let size = self.size(max)?;
+        if size <= start || self.in_vain(size) {
             return Ok(());
         }
         let request = Request { limit: Some(start), ..self.retention.configured() };
+        let checkpoint = self.retention.core.history().checkpoint.lsn;
         let (thinned, _) = self.retention.thin(&request, Some(max))?;
         self.measured = None;
-        self.vain = thinned.stuck.then(|| {
-            let newest = self.retention.core.history().versions.newest();
-            Vain { at: Instant::now(), newest, size: thinned.size.1 }
-        });
+        self.vain = thinned.stuck.then(|| Vain { at: Instant::now(), checkpoint, size: thinned.size.1 });
         Ok(())
     }
 
@@ -236,25 +246,29 @@ impl Watch {
         self.retention.take_out().map(drop)
     }
 
-    fn size(&mut self) -> Result<u64> {
+    fn size(&mut self, max: u64) -> Result<u64> {
         let core = &self.retention.core;
         let counters = core.log.usage().bytes + core.blobs.usage().pack_bytes;
-        if let Some((at, size, then)) = self.measured
-            && at.elapsed() < MEASURED_FOR
-            && counters >= then
+        if let Some(m) = self.measured
+            && counters >= m.counters
         {
-            return Ok(size + (counters - then));
+            let size = m.size + (counters - m.counters);
+            let near = size > max / 4 * 3;
+            let lasts = if near { (m.cost * MEASURING).clamp(MEASURED_FOR_MIN, MEASURED_FOR) } else { MEASURED_FOR };
+            if m.at.elapsed() < lasts {
+                return Ok(size);
+            }
         }
+        let at = Instant::now();
         let size = StoreSize::of(&core.layout)?.total();
-        self.measured = Some((Instant::now(), size, counters));
+        self.measured = Some(Measured { at, cost: at.elapsed(), size, counters });
         Ok(size)
     }
 
-    fn in_vain(&self) -> bool {
-        let size = self.measured.map_or(0, |(_, size, _)| size);
+    fn in_vain(&self, size: u64) -> bool {
         self.vain.as_ref().is_some_and(|vain| {
             // A version more may be one that can go, or whose log can.
-            let same = self.retention.core.history().versions.newest() == vain.newest;
+            let same = self.retention.core.history().checkpoint.lsn == vain.checkpoint;
             same && vain.at.elapsed() < PATIENCE && size <= vain.size.saturating_add(vain.size / 16)
         })
     }

@@ -87,7 +87,12 @@ impl Core {
     /// # Errors
     /// Damage or I/O errors; what went until then was not needed.
     pub fn thin(&self, request: &Request, size: &Size<'_>, take_out: &dyn Fn() -> Result<()>) -> Result<Thinned> {
-        let before = size()?;
+        let mut before = size()?;
+        if request.limit.is_some_and(|limit| before > limit) && !request.dry_run && self.pending() {
+            // What no version holds yet keeps its log: no version may go in its stead.
+            self.replay(true)?;
+            before = size()?;
+        }
         let mut thinned = Thinned { size: (before, before), ..Thinned::default() };
         let over = request.limit.is_some_and(|limit| before > limit);
         let mut room = Room { core: self, request, size, freed: 0 };

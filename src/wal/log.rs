@@ -123,6 +123,8 @@ pub struct Log {
     real: AtomicU64,
     /// Bytes of records and payload since the log was opened.
     pub(super) bytes: AtomicU64,
+    /// Referenced payload at which a segment is sealed.
+    max_payload: AtomicU64,
 }
 
 impl std::fmt::Debug for Log {
@@ -150,6 +152,7 @@ impl Log {
             Spares::new(Arc::clone(&storage), dir, options.background).wal(|| "cannot start the thread that prepares segments".into())?;
         let reserve = Reserve::new(Arc::clone(&storage), dir, options.reserve);
         reserve.restore();
+        let max_payload = AtomicU64::new(options.max_payload);
         Ok(Self {
             storage,
             dir: dir.to_path_buf(),
@@ -164,6 +167,7 @@ impl Log {
             appended: AtomicU64::new(end.0),
             real: AtomicU64::new(end.0),
             bytes: AtomicU64::new(0),
+            max_payload,
         })
     }
 
@@ -189,6 +193,12 @@ impl Log {
     #[must_use]
     pub fn active(&self) -> Option<SegmentId> {
         lock(&self.append).active.as_ref().map(|a| a.segment.id)
+    }
+
+    /// Seals segments from now on when they name so many bytes of blobs: at least 1 MiB, at most as many as the options say. The last segment is
+    /// never pruned, and neither is what it names.
+    pub fn limit_payload(&self, bytes: u64) {
+        self.max_payload.store(bytes.max(1 << 20).min(self.options.max_payload), Ordering::Relaxed);
     }
 
     /// What the log takes of the disk.
@@ -297,7 +307,7 @@ impl Log {
         self.leave_kept(&mut appender, needed, need)?;
         let full = appender.active.as_ref().and_then(|a| {
             let full = a.end + max_bytes as u64 + keep > a.size;
-            (full || a.payload >= self.options.max_payload).then_some((full, a.size))
+            (full || a.payload >= self.max_payload.load(Ordering::Relaxed)).then_some((full, a.size))
         });
         if let Some((full, size)) = full {
             self.seal_active(&mut appender)?;
