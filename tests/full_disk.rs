@@ -25,7 +25,7 @@ fn mounted(mib: u64, settings: &str) -> Home {
     home
 }
 
-const QUIET: &str = "[log]\nsegment-size = \"1MiB\"\n[group]\nidle = \"1h\"\n[prune]\nmin-free = \"0%\"\n";
+const QUIET: &str = "[log]\nsegment-size = \"1MiB\"\n[group]\nidle = \"1h\"\n[prune]\nmin-free = \"0%\"\n[retention]\nmax-store = \"unlimited\"\n";
 
 /// Bytes that do not shrink, other ones for each seed.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -169,6 +169,7 @@ fn a_disk_filled_to_the_last_byte_is_got_going_again_with_ize_alone() {
     all_there(&answered);
     home.ok(&["commit", "p", "-m", "half of them"]);
     home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    home.ok(&["thin", "p", "--max-store", "1MiB"]);
     fs::write(m.join("after"), noise(77, 1 << 20)).unwrap();
     all_there(&answered);
     home.unmount();

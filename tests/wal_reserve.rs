@@ -63,10 +63,11 @@ fn the_reserve_is_given_once_and_made_again_on_request() {
     let (log, _) = open(&disk).unwrap();
     assert!(log.release_reserve());
     assert!(!log.release_reserve());
-    assert_eq!(reserve(&disk), None);
+    // What an opening and changes need stays: a segment and a little, an eighth.
+    assert_eq!(reserve(&disk), Some((64 << 10) + (256 << 10) + RESERVE / 8));
     // Who has it is not robbed of it by an append that asks whether there is room.
     assert!(!log.has_room());
-    assert_eq!(reserve(&disk), None);
+    assert!(reserve(&disk) < Some(RESERVE));
     log.restore_reserve();
     assert_eq!(reserve(&disk), Some(RESERVE));
 }
@@ -89,7 +90,7 @@ fn fill(log: &Log, need: Need) -> u64 {
     }
 }
 
-/// Bytes of files get nothing of the reserve, names a quarter, removals half, and what was given to those bytes do not take.
+/// Bytes of files get nothing of the reserve, names an eighth, removals more, and what was given to those bytes do not take.
 #[test]
 fn on_a_full_disk_names_and_removals_go_on_for_a_while() {
     let disk = SimDisk::new();
@@ -97,16 +98,16 @@ fn on_a_full_disk_names_and_removals_go_on_for_a_while() {
     disk.set_capacity(Some(disk.used() + 150_000));
     assert!(fill(&log, Need::Bytes) > 0);
     assert_eq!(reserve(&disk), Some(RESERVE));
-    assert!(fill(&log, Need::Names) > 3);
+    assert!(fill(&log, Need::Names) >= 3);
     let left = reserve(&disk).unwrap();
-    assert!((RESERVE / 4 * 3..RESERVE).contains(&left), "{left}");
+    assert!((RESERVE / 8 * 7..RESERVE).contains(&left), "{left}");
     assert_eq!(fill(&log, Need::Bytes), 0);
     assert!(!log.has_room());
     log.seal().unwrap();
     assert_eq!(fill(&log, Need::Bytes), 0, "nor a new segment");
     assert!(fill(&log, Need::Change) > 3);
     let left = reserve(&disk).unwrap();
-    assert!((RESERVE / 2..RESERVE / 4 * 3).contains(&left), "{left}");
+    assert!((320 << 10..RESERVE / 2).contains(&left), "{left}");
     // Room again: bytes go on, in a segment of their own, and the reserve is whole.
     disk.set_capacity(None);
     std::thread::sleep(std::time::Duration::from_millis(120));

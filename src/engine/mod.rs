@@ -51,8 +51,8 @@ use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{Lsn, Time};
 use crate::op::{Mark, Marker};
-use crate::project::lock::{Lock, since_boot};
 use crate::project::config::MaxStore;
+use crate::project::lock::{Lock, since_boot};
 use crate::project::{Project, Settings};
 use crate::storage::Disk;
 
@@ -67,8 +67,9 @@ const PARTS_MIN: u64 = 32;
 const LIMIT_TICK: Duration = Duration::from_millis(250);
 /// A segment older than this is sealed.
 const SEAL_AGE: Duration = Duration::from_secs(30);
-/// Bytes kept back for a full disk where it is not small: what is kept of a pack that is swept (at most half of 64 MiB), and then some.
-const RESERVE: u64 = 48 << 20;
+/// Bytes kept back for a full disk where it is not small: a segment for an opening, what is kept of a pack that is swept (at most half of
+/// 64 MiB), and then some.
+const RESERVE: u64 = 64 << 20;
 /// No segment has to be smaller, in bytes.
 const SEGMENT_MIN: u64 = 1 << 20;
 /// How long an order to commit or unmount waits for Pijul while it makes no progress.
@@ -487,7 +488,7 @@ fn sizes(dir: &std::path::Path, settings: &Settings) -> (u64, u64) {
     // A share of a disk is as much as that and more when something live needs it; who names a size means a small store.
     let room = if let MaxStore::Bytes(max) = settings.max_store { max.min(total) } else { total };
     let segment = settings.segment_size.min((room / 16).max(SEGMENT_MIN));
-    (segment, RESERVE.min(room / 8).max(2 * segment))
+    (segment, RESERVE.min(room / 8).max(3 * segment))
 }
 
 fn write_recovery(core: &Core) -> Result<()> {

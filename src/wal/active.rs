@@ -35,7 +35,7 @@ pub(super) struct Active {
     pub(super) kept: bool,
 }
 
-/// Bytes of a segment that is made of room kept back.
+/// Bytes of a segment that is made of room kept back, at most.
 const KEPT_SIZE: u64 = 1 << 20;
 /// Others may take room that was given before it is used; so often it is given again.
 const KEPT_TRIES: usize = 3;
@@ -138,7 +138,7 @@ impl Log {
             Err(e) if e.kind() == io::ErrorKind::StorageFull && need > Need::Bytes => e,
             taken => return taken.map(|spare| Next { spare, kept: false }),
         };
-        let size = KEPT_SIZE.min(least).max(needed);
+        let size = KEPT_SIZE.min(least).min(self.reserve.part() / 2 / 4096 * 4096).max(needed);
         for _ in 0..KEPT_TRIES {
             // A file takes some more than its bytes: for its name, and the map of its blocks.
             if !self.reserve.give(size + size / 16, need) {

@@ -150,7 +150,7 @@ impl Log {
     ) -> Result<Self> {
         let spares =
             Spares::new(Arc::clone(&storage), dir, options.background).wal(|| "cannot start the thread that prepares segments".into())?;
-        let reserve = Reserve::new(Arc::clone(&storage), dir, options.reserve);
+        let reserve = Reserve::new(Arc::clone(&storage), dir, options.reserve, options.size());
         reserve.restore();
         let max_payload = AtomicU64::new(options.max_payload);
         Ok(Self {

@@ -29,7 +29,7 @@ use super::format::{EPOCH_JUMP, Footer, POISON_MARKER, Predecessor, segment_path
 use super::log::{Log, Options, SyncHook, Usage};
 use super::mend::{self, Prefix};
 use super::reader::Record;
-use super::reserve::Reserve;
+use super::reserve::give_up_reserve;
 use super::scan::{Bounds, Finding, LogScan, SegmentInfo, scan};
 
 /// What recovery must know from outside the log.
@@ -155,7 +155,7 @@ impl Log {
             Some(last) => {
                 let clean = input.clean && !poisoned && last.footer.is_some();
                 match mend.last(last, clean, &input.before_sync, input.verify, &mut report) {
-                    Err(e) if e.errno() == libc::ENOSPC && Reserve::new(Arc::clone(&storage), dir, 0).release() => {
+                    Err(e) if e.errno() == libc::ENOSPC && give_up_reserve(&storage, dir) => {
                         mend.last(last, clean, &input.before_sync, input.verify, &mut report)?
                     }
                     done => done?,

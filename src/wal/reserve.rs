@@ -15,6 +15,10 @@ use crate::storage::{FileRef, Storage};
 
 use super::format::reserve_path;
 
+/// What an opening needs besides the last segment: a checkpoint, blocks that name others.
+const OPENING: u64 = 256 << 10;
+/// Most bytes for names, and for changes.
+const PART_MAX: u64 = 4 << 20;
 /// To make it again is tried no more often than this by those who only want to know.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -23,9 +27,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub enum Need {
     /// Bytes of files: nothing of what is kept back.
     Bytes,
-    /// A new name or attribute: a quarter of it.
+    /// A new name or attribute: an eighth of it, at most 4 MiB.
     Names,
-    /// What takes away or only changes, marks: half of it.
+    /// What takes away or only changes, marks: the same again, which those who make room do not get.
     Change,
 }
 
@@ -36,6 +40,10 @@ pub(super) struct Reserve {
     path: PathBuf,
     /// Bytes; 0 is no reserve.
     size: u64,
+    /// Bytes of them that only an opening gets: what it takes to write the last segment afresh.
+    opening: u64,
+    /// Bytes of them for names, and as many for other changes.
+    part: u64,
     /// How many of them are there.
     held: AtomicU64,
     /// One at a time makes, cuts or removes it.
@@ -51,8 +59,21 @@ struct Turn {
 }
 
 impl Reserve {
-    pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, size: u64) -> Self {
-        Self { storage, path: reserve_path(dir), size, held: AtomicU64::new(0), turn: Mutex::default() }
+    pub(super) fn new(storage: Arc<dyn Storage>, dir: &Path, size: u64, segment: u64) -> Self {
+        Self {
+            storage,
+            path: reserve_path(dir),
+            size,
+            opening: (segment + OPENING).min(size / 2),
+            part: (size / 8).min(PART_MAX),
+            held: AtomicU64::new(0),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Bytes for names, and as many for other changes.
+    pub(super) fn part(&self) -> u64 {
+        self.part
     }
 
     /// Makes it whole, unless it is; whoever had it has it no more. A disk too full for that keeps what there is.
@@ -107,12 +128,15 @@ impl Reserve {
         }
     }
 
-    /// Gives all its room away, until [`Reserve::restore`]; false when there was none.
+    /// Gives its room away, but for what an opening and changes need, until [`Reserve::restore`]; false when there was none.
     pub(super) fn release(&self) -> bool {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let given = remove(&*self.storage, &self.path).unwrap_or(false);
+        let left = self.opening + self.part;
+        let given = self.held.load(Ordering::Acquire) > left && self.storage.open(&self.path).and_then(|file| file.set_len(left)).is_ok();
         turn.given |= given;
-        self.held.store(0, Ordering::Release);
+        if given {
+            self.held.store(left, Ordering::Release);
+        }
         given
     }
 
@@ -120,8 +144,8 @@ impl Reserve {
     pub(super) fn give(&self, bytes: u64, need: Need) -> bool {
         let floor = match need {
             Need::Bytes => self.size,
-            Need::Names => self.size / 4 * 3,
-            Need::Change => self.size / 2,
+            Need::Names => self.size - self.part,
+            Need::Change => self.opening,
         };
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = self.held.load(Ordering::Acquire).checked_sub(bytes).filter(|left| *left >= floor) else { return false };
@@ -135,7 +159,7 @@ impl Reserve {
 
 /// Removes the reserve of a log that is not open; false when there is none, or it cannot be removed. Opening the log makes it again.
 pub fn give_up_reserve(storage: &Arc<dyn Storage>, dir: &Path) -> bool {
-    Reserve::new(Arc::clone(storage), dir, 0).release()
+    remove(&**storage, &reserve_path(dir)).unwrap_or(false)
 }
 
 /// Removes a file; false when it was not there.
