@@ -21,6 +21,7 @@ mod hashing;
 mod index;
 mod open;
 pub mod pack;
+pub mod purged;
 mod read;
 mod sweep;
 mod table;
@@ -39,7 +40,7 @@ pub use error::{BlobError, Fault, Finding};
 pub use read::BlobState;
 pub use sweep::{Sweep, SweepOptions, SweepReport};
 
-use crate::ids::{BlobId, PackId, StoreId};
+use crate::ids::{BlobId, PackId, StoreId, Time};
 use crate::storage::{FileRef, Storage};
 use index::Index;
 
@@ -121,6 +122,8 @@ pub struct Blobs {
     poison: OnceLock<String>,
     /// Why a pack could not be read to its end when it was indexed: what is not found then may be there all the same.
     unread: OnceLock<String>,
+    /// What `meta/purged` says, once somebody asked.
+    purged: OnceLock<HashMap<BlobId, (Time, u32)>>,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
     sweeping: Mutex<()>,

@@ -58,6 +58,7 @@ impl Blobs {
             synced: AtomicU64::new(0),
             poison: OnceLock::new(),
             unread: OnceLock::new(),
+            purged: OnceLock::new(),
             gate: Mutex::new(Gate::default()),
             gate_moved: Condvar::new(),
             sweeping: Mutex::new(()),

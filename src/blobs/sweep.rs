@@ -3,12 +3,14 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
 use super::append::compress;
 use super::error::Doing;
 use super::find::{BATCH, Place};
-use super::pack::{EntryHead, PACK_HEADER_LEN, Stored};
+use super::open::TMP_SUFFIX;
+use super::pack::{EntryHead, PACK_HEADER_LEN, Stored, pack_file_name};
 use super::{BlobError, Blobs, Fault, Finding, lock};
 use crate::ids::{BlobId, PackId};
 
@@ -18,11 +20,13 @@ pub struct SweepOptions {
     /// A pack is written afresh when more than this share of its bytes is not kept, in percent (50). Packs of which nothing is kept go
     /// in any case.
     pub garbage_percent: u8,
+    /// Files that go are overwritten with zeros first.
+    pub shred: bool,
 }
 
 impl Default for SweepOptions {
     fn default() -> Self {
-        Self { garbage_percent: 50 }
+        Self { garbage_percent: 50, shred: false }
     }
 }
 
@@ -52,6 +56,8 @@ pub struct SweepReport {
 pub struct Sweep<'a> {
     blobs: &'a Blobs,
     candidates: Vec<PackId>,
+    /// The disk was too full to close the last pack: it is left out.
+    left_out: bool,
     _one: MutexGuard<'a, ()>,
 }
 
@@ -89,13 +95,13 @@ impl Blobs {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         // From here on, dropping it ends the sweep.
-        let mut sweep = Sweep { blobs: self, candidates: Vec::new(), _one: one };
+        let mut sweep = Sweep { blobs: self, candidates: Vec::new(), left_out: false, _one: one };
         let last = lock(&self.tail).pack.as_ref().map(|p| (p.id, p.end));
         if let Some((id, end)) = last
             && end > PACK_HEADER_LEN
         {
             match self.roll(Some(id)) {
-                Err(e) if e.is_full() => {}
+                Err(e) if e.is_full() => sweep.left_out = true,
                 other => other?,
             }
         }
@@ -106,6 +112,12 @@ impl Blobs {
 }
 
 impl Sweep<'_> {
+    /// Whether the last pack is left out, because the disk was too full to close it.
+    #[must_use]
+    pub fn leaves_the_last(&self) -> bool {
+        self.left_out
+    }
+
     /// Drops the blobs of closed packs for which `keep` says no and which nobody has put since the sweep began.
     ///
     /// # Errors
@@ -149,7 +161,7 @@ impl Sweep<'_> {
         // What frees space without taking any first: the disk may be full.
         plans.sort_unstable();
         for (_, pack, end) in plans {
-            if let Err(e) = self.empty_pack(pack, end, keep, &mut report) {
+            if let Err(e) = self.empty_pack(pack, end, keep, options.shred, &mut report) {
                 // What was taken out of the index while the pack stays is still there for whoever opens the store next.
                 let _ = self.settle(&[pack]);
                 return Err(e);
@@ -171,7 +183,14 @@ impl Sweep<'_> {
         }
     }
 
-    fn empty_pack(&self, pack: PackId, len: u64, keep: &dyn Fn(&BlobId) -> bool, report: &mut SweepReport) -> Result<(), BlobError> {
+    fn empty_pack(
+        &self,
+        pack: PackId,
+        len: u64,
+        keep: &dyn Fn(&BlobId) -> bool,
+        shred: bool,
+        report: &mut SweepReport,
+    ) -> Result<(), BlobError> {
         let blobs = self.blobs;
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
         if blobs.index().packs.get(&pack).is_some_and(|p| p.live.blobs > 0) {
@@ -221,16 +240,39 @@ impl Sweep<'_> {
         blobs.sync()?;
         blobs.drop_contents(pack);
         let path = blobs.pack_path(pack);
-        match blobs.storage.remove(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            other => other.doing("remove", &path)?,
+        let gone = if shred { self.put_aside(pack, &path)? } else { path };
+        let forget = || {
+            blobs.index_mut().remove_packs(&[pack]);
+            lock(&blobs.handles).remove(&pack);
+        };
+        if shred {
+            // It is no pack any more, whatever becomes of the file.
+            forget();
+            blobs.storage.sync_dir(&blobs.dir).doing("sync the directory", &blobs.dir)?;
+            match blobs.storage.open(&gone).and_then(|file| crate::engine::purge::shred(&*file)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other.doing("overwrite", &gone)?,
+            }
         }
-        blobs.index_mut().remove_packs(&[pack]);
-        lock(&blobs.handles).remove(&pack);
+        match blobs.storage.remove(&gone) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.doing("remove", &gone)?,
+        }
+        forget();
         blobs.storage.sync_dir(&blobs.dir).doing("sync the directory", &blobs.dir)?;
         report.packs_removed += 1;
         report.bytes_removed += len;
         Ok(())
+    }
+
+    /// Gives a pack of which everything kept stands elsewhere, durably, another name: overwritten under its own, it would be a damaged pack.
+    fn put_aside(&self, pack: PackId, path: &Path) -> Result<PathBuf, BlobError> {
+        let aside = self.blobs.dir.join(format!("{}{TMP_SUFFIX}", pack_file_name(pack)));
+        match self.blobs.storage.rename(path, &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.doing("put aside", path)?,
+        }
+        Ok(aside)
     }
 
     /// Copies a blob to the last pack, compressed where that helps, and makes that its place: durable with the sync that comes before its

@@ -19,6 +19,7 @@ mod parts;
 pub mod pijul_feed;
 pub mod pijul_index;
 pub mod prune;
+pub mod purge;
 pub mod read_only;
 mod replay;
 pub mod restore;
@@ -115,41 +116,15 @@ impl Engine {
     /// `Busy` (with the holder's pid) when another process has the project open; `Refused` for features that this ize does not know; what
     /// recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
-        project.identity.check(crate::project::identity::Access::Write)?;
-        crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
-        let (mut lock, previous) = Lock::acquire(&project.layout)?;
-        let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
-            Some((wall, boot)) => ClockWatch::from(wall, boot),
-            None => ClockWatch::from(Time::now(), since_boot()),
-        };
-        let limits = GroupLimits {
-            idle: settings.group_idle,
-            inodes: settings.group_paths,
-            bytes: settings.group_bytes,
-            age: settings.group_age,
-            parts: settings.group_parts,
-        };
-        let options = CoreOptions {
-            store: project.identity.id,
-            owner: (project.identity.owner_uid, project.identity.owner_gid),
-            clean: previous.clean,
-            same_boot: previous.same_boot,
-            segment_size: settings.segment_size,
-            prepare: true,
-            limits,
-            reserve: RESERVE,
-            command_lines: settings.command_lines,
-            cache_inodes: settings.cache_inodes,
-        };
-        let core = Arc::new(Core::open(Disk::shared(), project.layout.clone(), &options)?);
-        core.set_classes(&settings.classes);
-        lock.recovered()?;
+        let (lock, core, clock) = take(project, settings)?;
+        let core = Arc::new(core);
         crate::rescue::refresh(&project.layout);
         // It only informs: a disk too full for it must not keep the project from being opened, and pruned.
         if let Err(e) = write_recovery(&core) {
             tracing::warn!("{e}");
         }
-        let feeder = Arc::new(Feeder::new(Arc::clone(&core), options.owner));
+        let owner = (project.identity.owner_uid, project.identity.owner_gid);
+        let feeder = Arc::new(Feeder::new(Arc::clone(&core), owner));
         let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
         if let Some(max) = retention.limit() {
             core.blobs.limit_packs(max / PARTS_MIN);
@@ -369,6 +344,48 @@ impl Engine {
         }
         lock.release_clean()
     }
+}
+
+/// Takes the project's lock, brings a purge to its end that was interrupted, and recovers what a crash left.
+fn take(project: &Project, settings: &Settings) -> Result<(Lock, Core, ClockWatch)> {
+    project.identity.check(crate::project::identity::Access::Write)?;
+    crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
+    let (mut lock, previous) = Lock::acquire(&project.layout)?;
+    if let Some(done) = purge::finish(&Disk::shared(), &project.layout, project.identity.id, previous.clean)? {
+        tracing::warn!(
+            "an interrupted purge was brought to its end: {} versions, {} packs, {} segments",
+            done.versions,
+            done.packs,
+            done.segments
+        );
+    }
+    let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
+        Some((wall, boot)) => ClockWatch::from(wall, boot),
+        None => ClockWatch::from(Time::now(), since_boot()),
+    };
+    let limits = GroupLimits {
+        idle: settings.group_idle,
+        inodes: settings.group_paths,
+        bytes: settings.group_bytes,
+        age: settings.group_age,
+        parts: settings.group_parts,
+    };
+    let options = CoreOptions {
+        store: project.identity.id,
+        owner: (project.identity.owner_uid, project.identity.owner_gid),
+        clean: previous.clean,
+        same_boot: previous.same_boot,
+        segment_size: settings.segment_size,
+        prepare: true,
+        limits,
+        reserve: RESERVE,
+        command_lines: settings.command_lines,
+        cache_inodes: settings.cache_inodes,
+    };
+    let core = Core::open(Disk::shared(), project.layout.clone(), &options)?;
+    core.set_classes(&settings.classes);
+    lock.recovered()?;
+    Ok((lock, core, clock))
 }
 
 fn action(step: &restore::Step) -> RestoreAction {

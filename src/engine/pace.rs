@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::adapters::Blanked;
 use super::core::Core;
 use crate::ids::BlobId;
 use crate::tree::{BlobRead, BlobWrite, Cut, TreeError};
@@ -72,11 +73,11 @@ pub(super) struct Paced<'a> {
 
 impl BlobRead for Paced<'_> {
     fn get(&self, id: &BlobId) -> Result<Vec<u8>, TreeError> {
-        BlobRead::get(&*self.pace.core.blobs, id)
+        Blanked(&self.pace.core.blobs).get(id)
     }
 
     fn read_at(&self, id: &BlobId, offset: u64, buf: &mut [u8]) -> Result<(), TreeError> {
-        BlobRead::read_at(&*self.pace.core.blobs, id, offset, buf)
+        Blanked(&self.pace.core.blobs).read_at(id, offset, buf)
     }
 }
 

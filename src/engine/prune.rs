@@ -140,7 +140,7 @@ impl Core {
 
     /// The same, of the versions that are wanted.
     pub(super) fn named_by_some(&self, replayer: &super::replay::Replayer, wanted: &dyn Fn(VersionSeq) -> bool) -> Result<HashSet<BlobId>> {
-        let mut walk = Walk { blobs: &*self.blobs, keep: HashSet::new(), entered: HashSet::new() };
+        let mut walk = Walk::new(&*self.blobs);
         let (mut live, mut named) = (Vec::new(), Vec::new());
         let base = {
             let mut writer = self.fs.locked();
@@ -168,8 +168,7 @@ impl Core {
                 Live::Content(content) => walk.content(&content, &mut Vec::new())?,
             }
         }
-        let Walk { mut keep, entered, .. } = walk;
-        keep.extend(entered);
+        let mut keep = walk.kept();
         keep.extend(named);
         Ok(keep)
     }
@@ -211,7 +210,7 @@ fn reason(keep: Keep) -> &'static str {
 }
 
 /// Collects every blob that a state names; what was looked into before is not looked into again.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     blobs: &'a dyn BlobRead,
     /// Chunks.
     keep: HashSet<BlobId>,
@@ -219,8 +218,19 @@ struct Walk<'a> {
     entered: HashSet<BlobId>,
 }
 
-impl Walk<'_> {
-    fn state(&mut self, root: &BlobId) -> Result<(), TreeError> {
+impl<'a> Walk<'a> {
+    pub(super) fn new(blobs: &'a dyn BlobRead) -> Self {
+        Self { blobs, keep: HashSet::new(), entered: HashSet::new() }
+    }
+
+    /// What was collected.
+    pub(super) fn kept(self) -> HashSet<BlobId> {
+        let Self { mut keep, entered, .. } = self;
+        keep.extend(entered);
+        keep
+    }
+
+    pub(super) fn state(&mut self, root: &BlobId) -> Result<(), TreeError> {
         if !self.entered.insert(*root) {
             return Ok(());
         }

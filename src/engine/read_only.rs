@@ -32,6 +32,8 @@ pub struct ReadOnly {
     pub operations: u64,
     /// What is wrong with the log, in words; what lies behind it is not shown.
     pub findings: Vec<String>,
+    /// What is worth knowing and not wrong.
+    pub notes: Vec<String>,
     _lock: Option<ReadLock>,
 }
 
@@ -88,7 +90,11 @@ impl ReadOnly {
         let end = tree.applied();
         let journal = Arc::new(Nothing { dir: layout.dir().to_owned() });
         let name = std::os::unix::ffi::OsStrExt::as_bytes(layout.dir().as_os_str()).to_vec();
-        Ok(Self { fs: Arc::new(Fs::new(tree, journal).with_project(name)), end, operations, findings, _lock: read_lock })
+        let mut notes = Vec::new();
+        if super::purge::is_unfinished(&*storage, layout, store)? {
+            notes.push("a purge was interrupted: what it takes away may be seen until the project is opened for writing".to_owned());
+        }
+        Ok(Self { fs: Arc::new(Fs::new(tree, journal).with_project(name)), end, operations, findings, notes, _lock: read_lock })
     }
 }
 

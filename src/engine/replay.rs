@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::adapters::BlankedStore;
 use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use super::pace::{Pace, Paced};
@@ -85,7 +86,7 @@ const RESIDENT_MAX: usize = 100_000;
 impl Follower {
     fn new(core: &Core, limits: GroupLimits) -> Result<Self> {
         let checkpoint = core.history().checkpoint.clone();
-        let blobs: Arc<dyn BlobRead> = Arc::clone(&core.blobs) as _;
+        let blobs: Arc<dyn BlobRead> = Arc::new(BlankedStore(Arc::clone(&core.blobs)));
         let tree = Tree::open(blobs, checkpoint.root, checkpoint.next_ino, checkpoint.lsn, checkpoint.clock)?;
         let now = Instant::now();
         Ok(Self {

@@ -23,9 +23,9 @@ use crate::tree::testing::{all_inodes, dump};
 use crate::versions::node::FileKind;
 use crate::wal::prune::Limits;
 
-const STORE: StoreId = StoreId([7; 16]);
+pub(super) const STORE: StoreId = StoreId([7; 16]);
 
-fn options(clean: bool, same_boot: bool) -> CoreOptions {
+pub(super) fn options(clean: bool, same_boot: bool) -> CoreOptions {
     // Small segments, so that rolling, sealing and pruning happen in short histories.
     CoreOptions {
         store: STORE,
@@ -42,13 +42,13 @@ fn options(clean: bool, same_boot: bool) -> CoreOptions {
     }
 }
 
-fn open(disk: &SimDisk, clean: bool, same_boot: bool) -> crate::error::Result<Core> {
+pub(super) fn open(disk: &SimDisk, clean: bool, same_boot: bool) -> crate::error::Result<Core> {
     Core::open(disk.shared(), Layout::new("/p"), &options(clean, same_boot))
 }
 
-type Dump = BTreeMap<Vec<u8>, String>;
+pub(super) type Dump = BTreeMap<Vec<u8>, String>;
 
-fn now(core: &Core) -> (Lsn, Dump) {
+pub(super) fn now(core: &Core) -> (Lsn, Dump) {
     let mut writer = core.fs.locked();
     (writer.tree().applied(), dump(writer.tree()))
 }
@@ -59,17 +59,17 @@ fn look(fs: &Fs) -> Dump {
 
 /// What a history has shown so far.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// The tree after each answered request, with the last record then.
-    states: Vec<(Lsn, Dump)>,
+    pub(super) states: Vec<(Lsn, Dump)>,
     /// Index of the state that was reported durable last.
-    durable: usize,
+    pub(super) durable: usize,
     /// Who made what.
-    owners: HashMap<Ino, u32>,
+    pub(super) owners: HashMap<Ino, u32>,
 }
 
 /// One random request of a program, an order to the store, or time going by. Errors end the history.
-fn step(core: &Core, rng: &mut StdRng, seen: &mut Seen) -> Result<(), String> {
+pub(super) fn step(core: &Core, rng: &mut StdRng, seen: &mut Seen) -> Result<(), String> {
     let fs = &core.fs;
     // Programs of two sessions, each mostly with names and files of its own, and somebody whom nobody knows.
     let who = rng.random_range(0..9) / 4;

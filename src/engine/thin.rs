@@ -137,7 +137,7 @@ impl Core {
         if over && thinned.size.1 > request.limit.unwrap_or(u64::MAX) && !request.dry_run {
             // The last of the garbage.
             let replayer = self.replayer();
-            self.with_reserve(|| self.sweep(&replayer, SweepOptions { garbage_percent: 0 }))?;
+            self.with_reserve(|| self.sweep(&replayer, SweepOptions { garbage_percent: 0, ..SweepOptions::default() }))?;
             thinned.size.1 = size()?;
         }
         thinned.stuck = request.limit.is_some_and(|limit| thinned.size.1 > limit);
@@ -313,7 +313,7 @@ impl Room<'_> {
                     .history()
                     .versions
                     .rewrite(&mut |version| Ok(if drop.contains(&version.seq) { Action::Drop } else { Action::Keep }))?;
-                self.core.sweep(&replayer, SweepOptions { garbage_percent: GARBAGE })
+                self.core.sweep(&replayer, SweepOptions { garbage_percent: GARBAGE, ..SweepOptions::default() })
             })?;
         }
         known.retain(|v| !drop.contains(&v.seq));

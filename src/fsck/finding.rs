@@ -25,6 +25,8 @@ pub enum Part {
     State,
     /// `meta/project.toml`.
     Identity,
+    /// `meta/purged`, `meta/purge`.
+    Purged,
 }
 
 impl Part {
@@ -39,6 +41,7 @@ impl Part {
             Self::Versions => "versions",
             Self::State => "state",
             Self::Identity => "identity",
+            Self::Purged => "purged",
         }
     }
 }

@@ -64,6 +64,10 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
                 finding.affected.note = Some("no file and no version: the project's name and settings".to_owned());
                 finding.mend = format!("{COPY}, or mend it by hand: it is text");
             }
+            Part::Purged => {
+                finding.affected.note = Some("what was purged, or is being: it may be taken for missing".to_owned());
+                finding.mend = COPY.to_owned();
+            }
             Part::State => finding.mend = state(&finding.affected, known.versions),
         }
         if finding.verdict == Verdict::IoError {

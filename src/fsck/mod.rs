@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 pub use finding::{Affected, Finding, Part, pack_verdict};
 
-use crate::blobs::{BlobState, Blobs, OpenMode};
+use crate::blobs::{BlobState, Blobs, OpenMode, purged};
 use crate::engine::core::{Item, for_each_item};
+use crate::engine::purge;
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Ino, Lsn, SegmentId, StoreId, VersionSeq};
 use crate::op::{Decoded, Operation, decode};
@@ -117,6 +118,8 @@ struct Look<'a> {
     checkpoint: Option<Checkpoint>,
     blobs: Arc<Blobs>,
     report: Report,
+    /// What would be said of a purge in its middle.
+    between: String,
 }
 
 /// A record whose blob is not sound.
@@ -147,7 +150,7 @@ impl<'a> Look<'a> {
         if !options.deep {
             report.findings.extend(opened.findings.iter().map(Finding::of_pack));
         }
-        Ok(Self { storage, layout, store, deep: options.deep, checkpoint, blobs: Arc::new(blobs), report })
+        Ok(Self { storage, layout, store, deep: options.deep, checkpoint, blobs: Arc::new(blobs), report, between: String::new() })
     }
 
     fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Looked> {
@@ -165,6 +168,7 @@ impl<'a> Look<'a> {
         let tree = self.overlay(&log, &bad)?;
         self.checkpoint_fits(&versions);
         self.pijul(&versions);
+        self.purges();
         mend::explain(
             &mut self.report.findings,
             &mend::Known {
@@ -290,6 +294,11 @@ impl<'a> Look<'a> {
                 // Put, or moved, since the packs were looked at.
                 found = self.blobs.contains(id);
             }
+            if matches!(found, Ok(None))
+                && let Some((_, len)) = self.blobs.purged(id)
+            {
+                return Ok(Some(u64::from(len)));
+            }
             found.map_err(|e| wrong(e.to_string(), matches!(e, crate::blobs::BlobError::Damaged(_))))
         };
         let mut checker = Checker::new(blobs, &length, self.checkpoint.as_ref().map(|c| c.next_ino));
@@ -370,7 +379,8 @@ impl<'a> Look<'a> {
                     .push(format!("it says record {}, and its version {} holds those up to {}", checkpoint.lsn, version.seq, version.last));
             }
             Some(version) if version.last == checkpoint.lsn && checkpoint.root != Some(version.root) => {
-                wrong.push(format!("it names another state than its version {}", version.seq));
+                self.between = format!("it names another state than its version {}", version.seq);
+                wrong.push(self.between.clone());
             }
             _ => {}
         }
@@ -379,6 +389,33 @@ impl<'a> Look<'a> {
         }
         for what in wrong {
             self.report.findings.push(Finding::new(Verdict::Damage, Part::Checkpoint, &path, what));
+        }
+    }
+
+    /// What was purged is not missing; a purge that was interrupted goes on by itself.
+    fn purges(&mut self) {
+        match purged::read(&**self.storage, &self.layout.purged(), self.store) {
+            Ok(all) => {
+                for t in all {
+                    let reason = if t.reason.is_empty() { String::new() } else { format!(" ({})", t.reason) };
+                    let on = crate::cli::output::time(t.time);
+                    let still = t.blobs.iter().filter(|(id, _)| matches!(self.blobs.contains(id), Ok(None))).count();
+                    self.report.notes.push(format!(
+                        "purged on {on}{reason}: {} files, links and directories; {still} blobs that states name are gone on purpose",
+                        t.inodes
+                    ));
+                }
+            }
+            Err(e) => self.report.findings.push(Finding::of_error(Part::Purged, &self.layout.purged(), &e)),
+        }
+        match purge::is_unfinished(&**self.storage, self.layout, self.store) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.report.notes.push("a purge was interrupted: the next opening for writing brings it to its end".to_owned());
+                // In between, the checkpoint and its version may name states before and after it.
+                self.report.findings.retain(|f| f.part != Part::Checkpoint || f.what != self.between);
+            }
+            Err(e) => self.report.findings.push(Finding::of_error(Part::Purged, &self.layout.purging(), &e)),
         }
     }
 

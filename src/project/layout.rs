@@ -126,6 +126,30 @@ impl Layout {
         self.meta().join("versions")
     }
 
+    /// What finds versions without reading them; disposable.
+    #[must_use]
+    pub fn versions_index(&self) -> PathBuf {
+        self.meta().join("versions.index")
+    }
+
+    /// There while a purge has begun and not ended.
+    #[must_use]
+    pub fn purging(&self) -> PathBuf {
+        self.meta().join("purge")
+    }
+
+    /// What was purged.
+    #[must_use]
+    pub fn purged(&self) -> PathBuf {
+        self.meta().join("purged")
+    }
+
+    /// Zeros that hold room on the disk.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.wal().join("reserve")
+    }
+
     /// The checkpoint, replaced atomically.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
@@ -148,6 +172,12 @@ impl Layout {
     #[must_use]
     pub fn daemon_log(&self) -> PathBuf {
         self.meta().join("daemon.log")
+    }
+
+    /// What it said before that, when it said much.
+    #[must_use]
+    pub fn older_daemon_log(&self) -> PathBuf {
+        self.meta().join("daemon.log.1")
     }
 
     /// What the last recovery found and cut.

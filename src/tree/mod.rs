@@ -26,7 +26,6 @@ use std::sync::Arc;
 pub use apply::ApplyError;
 pub use dir::{Child, DirBody};
 pub use extents::{FileBody, ReadPlan, Source};
-#[cfg(feature = "pijul")]
 pub(crate) use load::pieces as file_pieces;
 pub(crate) use load::{decode as decode_blob, entries as dir_entries, state as load_state};
 
@@ -104,6 +103,16 @@ pub enum TreeError {
         /// True when the disk is full.
         full: bool,
     },
+    /// A blob was purged: it is gone on purpose.
+    #[error("blob {id} was purged on {}: its bytes are gone", crate::cli::output::time(*time))]
+    Purged {
+        /// Which one.
+        id: BlobId,
+        /// When that was ordered.
+        time: Time,
+        /// Its length in bytes.
+        len: u32,
+    },
     /// A blob's bytes do not have the form that its place asks for.
     #[error("{what} in blob {id} is malformed: {why}")]
     Malformed {
@@ -142,6 +151,7 @@ impl From<TreeError> for crate::error::Error {
             TreeError::Blob { full: true, .. } => Class::Full,
             TreeError::Blob { damaged: false, .. } | TreeError::Log { .. } => Class::Io,
             TreeError::Blob { .. } | TreeError::Malformed { .. } => Class::Damage,
+            TreeError::Purged { .. } => Class::Failed,
             TreeError::NoInode(_) | TreeError::NotDirectory(_) | TreeError::NotFile(_) => Class::NotFound,
         };
         Error::new(class, e.to_string()).source(e)

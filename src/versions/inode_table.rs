@@ -19,7 +19,7 @@ pub(super) const HEIGHT_MAX: u8 = 7;
 
 /// A node: sorted by its byte of the inode number.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum TableNode {
+pub(crate) enum TableNode {
     Leaf(Vec<(u8, InodeEntry)>),
     Inner(Vec<(u8, BlobId)>),
 }

@@ -101,7 +101,7 @@ impl History {
         let keep: HashSet<BlobId> = self.named.keys().copied().filter(|_| self.rng.below(4) < share).collect();
         self.named.retain(|id, _| keep.contains(id));
         self.durable.retain(|id| keep.contains(id));
-        let options = SweepOptions { garbage_percent: [0, 20, 50, 90][self.rng.below(4) as usize] };
+        let options = SweepOptions { garbage_percent: [0, 20, 50, 90][self.rng.below(4) as usize], shred: self.rng.below(2) == 0 };
         let report = blobs.begin_sweep()?.run(&|id| keep.contains(id), options)?;
         assert!(report.findings.iter().all(|f| matches!(f.fault, Fault::Unreadable(_))), "{report:?}");
         assert_eq!(report.packs_damaged, report.findings.len() as u64, "{report:?}");

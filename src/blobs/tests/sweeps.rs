@@ -43,7 +43,11 @@ fn a_pack_with_little_garbage_stays_and_so_does_a_damaged_one() {
     assert_eq!((report.packs_removed, report.blobs_dropped), (0, 0));
     assert!(report.garbage_left > 1200);
     assert_eq!(blobs.get(&ids[0]).unwrap(), noise(0, 400), "not dropped with its pack still there");
-    let one = blobs.begin_sweep().unwrap().run(&|id| ids[3..].contains(id), SweepOptions { garbage_percent: 10 }).unwrap();
+    let one = blobs
+        .begin_sweep()
+        .unwrap()
+        .run(&|id| ids[3..].contains(id), SweepOptions { garbage_percent: 10, ..SweepOptions::default() })
+        .unwrap();
     assert_eq!((one.packs_removed, one.blobs_dropped), (1, 3));
     blobs.sync().unwrap();
     drop(blobs);
@@ -70,7 +74,8 @@ fn an_older_copy_that_stays_is_known_after_the_younger_was_dropped() {
     let blobs = open(&disk, CLEAN);
     fill(&blobs, 0, 1);
     assert!(place(&blobs, &ids[0]).pack > older.pack);
-    let report = blobs.begin_sweep().unwrap().run(&|id| *id != ids[0], SweepOptions { garbage_percent: 20 }).unwrap();
+    let report =
+        blobs.begin_sweep().unwrap().run(&|id| *id != ids[0], SweepOptions { garbage_percent: 20, ..SweepOptions::default() }).unwrap();
     assert_eq!((report.packs_removed, report.blobs_dropped), (1, 1), "{report:?}");
     blobs.sync().unwrap();
     assert_eq!(place(&blobs, &ids[0]).entry, older.entry);
@@ -193,7 +198,7 @@ fn sweeps_puts_syncs_and_reads_at_once_lose_nothing() {
             while !stop.load(Ordering::Relaxed) {
                 let sweep = blobs.begin_sweep().unwrap();
                 let roots: HashSet<BlobId> = logged.lock().unwrap().keys().copied().collect();
-                sweep.run(&|id| roots.contains(id), SweepOptions { garbage_percent: 20 }).unwrap();
+                sweep.run(&|id| roots.contains(id), SweepOptions { garbage_percent: 20, ..SweepOptions::default() }).unwrap();
             }
         });
         s.spawn(|| {

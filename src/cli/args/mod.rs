@@ -1,6 +1,7 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
 pub mod config;
+pub mod purge;
 pub mod retention;
 pub mod wal;
 
@@ -15,6 +16,7 @@ use crate::cli::verbs;
 use crate::error::Result;
 
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
+pub use purge::PurgeArgs;
 pub use retention::{ThinArgs, UsageArgs, UsageBy};
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
@@ -87,6 +89,8 @@ pub enum Verb {
     Export(ExportArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
+    /// Take something out of every version, the log and the packs, for good
+    Purge(PurgeArgs),
     /// Check everything that is kept: log, packs, versions and what they name
     Fsck(FsckArgs),
     /// Say what takes the space, by path, program or class
@@ -120,6 +124,7 @@ impl Verb {
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Export(args) => verbs::export::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
+            Self::Purge(args) => verbs::purge::run(&args, session),
             Self::Fsck(args) => verbs::fsck::run(&args, session),
             Self::Usage(args) => verbs::usage::run(&args, session),
             Self::Thin(args) => verbs::thin::run(&args, session),
@@ -140,6 +145,7 @@ impl Verb {
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
+            Self::Purge(args) => args.json,
             Self::Fsck(args) => args.json,
             Self::Usage(args) => args.json,
             Self::Thin(args) => args.json,
@@ -386,6 +392,10 @@ mod tests {
             "ize usage --by path --depth 0 -n 5",
             "ize usage --class-of a --class-of b",
             "ize thin notes --keep-all 7d --keep-hourly 30d --keep-daily 1w --max-store 20% --dry-run --json",
+            "ize purge notes keys/id_rsa --dry-run --json",
+            "ize purge notes --blob 00000000000000000000000000000000000000000000000000000000000000ff --confirm notes --reason x",
+            "ize -p notes purge a b --everywhere",
+            "ize purge notes a --keep-current",
             "ize wal inspect notes --json",
             "ize wal verify",
             "ize wal repair notes --yes --dry-run --json",

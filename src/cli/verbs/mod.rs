@@ -11,6 +11,7 @@ pub mod list;
 #[cfg(feature = "fuse")]
 pub mod mount;
 mod prometheus;
+pub mod purge;
 pub mod restore;
 pub mod status;
 pub mod sync;

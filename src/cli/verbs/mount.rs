@@ -171,6 +171,7 @@ impl Place<'_> {
         let open = ReadOnly::open(self.project)?;
         let mut report = Report::default();
         report.warnings.extend(open.findings.iter().map(|f| format!("{f}; what comes after it is not shown")));
+        report.warnings.extend(open.notes.iter().cloned());
         report.reports.push(format!("shown as after {}; nothing was recovered, nothing in the store changes", open.end));
         mount::serve(Arc::clone(&open.fs), &self.project.identity.name, &at, self.options, || self.ready(waiting, report)).map(drop)
     }

@@ -1,0 +1,155 @@
+//! `ize purge`.
+
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::args::PurgeArgs;
+use crate::cli::grammar;
+use crate::cli::output::{self, Role, put_path};
+use crate::cli::session::{Meant, Session};
+use crate::engine::purge::{Done, Holding, Paths, Preview, Purge, Request};
+use crate::error::{Class, Error, Result};
+use crate::project::units::show_size;
+
+/// Paths that are shown to people.
+const SHOWN: usize = 20;
+
+/// Takes something out of every version, of the log and of the packs. Says first what goes.
+///
+/// # Errors
+/// What the words mean; `Usage` without a confirmation; `Busy` while it is mounted; `Refused` where other files would keep the bytes.
+pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
+    let wanted = if args.blob.is_empty() { grammar::Paths::Some } else { grammar::Paths::Zero };
+    let meant = session.meant(&args.words, wanted)?;
+    let paths: Vec<Vec<u8>> = meant.paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
+    if paths.iter().any(Vec::is_empty) {
+        return Err(Error::new(Class::Usage, "the root of a project cannot be purged").hint("name what is in it"));
+    }
+    let settings = session.settings(&meant.project, &[])?;
+    let request = Request {
+        paths,
+        blobs: args.blob.clone(),
+        keep_current: args.keep_current,
+        everywhere: args.everywhere,
+        reason: args.reason.clone(),
+    };
+    let purge = Purge::prepare(&meant.project, &settings, &request)?;
+    let told = show(args, purge.preview(), session).and_then(|()| session.out.flush());
+    let goes_on = told.and_then(|()| if args.dry_run { Ok(false) } else { confirmed(args, &meant).map(|()| true) });
+    match goes_on {
+        Ok(true) => {}
+        other => {
+            purge.leave()?;
+            other?;
+            output::report("nothing was purged (--dry-run)");
+            return Ok(());
+        }
+    }
+    let done = purge.carry_out()?;
+    finished(args, done, session)
+}
+
+/// Asks for the project's name.
+fn confirmed(args: &PurgeArgs, meant: &Meant) -> Result<()> {
+    let name = &meant.project.identity.name;
+    let nothing = |what: String| {
+        Error::new(Class::Usage, format!("nothing was purged: {what}")).hint(format!("--confirm {name} does it without a question"))
+    };
+    let given = match &args.confirm {
+        Some(given) => given.as_bytes().to_vec(),
+        None if !(io::stdin().is_terminal() && io::stderr().is_terminal()) => {
+            return Err(nothing("there is nobody to ask for the project's name".to_owned()));
+        }
+        None => {
+            output::report("this cannot be undone. Type the project's name to do it:");
+            let mut line = String::new();
+            io::stdin().read_line(&mut line).map_err(|e| Error::io("cannot read the answer", e))?;
+            line.trim_end_matches('\n').as_bytes().to_vec()
+        }
+    };
+    if given == name.as_bytes() { Ok(()) } else { Err(nothing(format!("`{}` is not the project's name", output::name(&given)))) }
+}
+
+fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()> {
+    if args.json {
+        let holding = |h: &Option<Holding>| h.map(|h| json!({ "seq": h.seq, "id": h.id.to_string(), "time": output::json_time(h.end) }));
+        return session.out.json(&json!({
+            "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
+            "last": holding(&preview.last), "inodes": preview.inodes, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
+            "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
+            "keep_current": args.keep_current, "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
+        }));
+    }
+    let out = &mut session.out;
+    if args.blob.is_empty() {
+        out.line(&format!("{} files, links and directories go, under every path that they had:", preview.inodes))?;
+        list(&preview.paths, out)?;
+    } else {
+        out.line("These files keep their entries and lose the bytes:")?;
+        list(&preview.others, out)?;
+    }
+    if let (Some(first), Some(last)) = (preview.first, preview.last) {
+        let since = output::time(first.end);
+        out.line(&format!("{} versions hold them: {} ({}, {since}) to {} ({})", preview.versions, first.seq, first.id, last.seq, last.id))?;
+    }
+    let newest = match (preview.in_newest, args.keep_current) {
+        (true, true) => "The newest state has them, and keeps them: bytes that are still in it stay.",
+        (true, false) => "The newest state has them: they go from it, too.",
+        (false, _) => "The newest state does not have them.",
+    };
+    out.line(newest)?;
+    let (segments, bytes) = preview.segments;
+    out.line(&format!("The log goes: {segments} segments, {}. Single operations until now can no longer be looked at.", show_size(bytes)))?;
+    if preview.pijul {
+        out.line("The Pijul repository goes, and the next mount makes it anew: its changes get other hashes.")?;
+    }
+    if args.blob.is_empty() && !preview.others.listed.is_empty() {
+        let word = if args.everywhere { "lose them, too" } else { "would keep them" };
+        let line = session.out.paint(Role::Warning, &format!("Other files hold the same bytes, and {word}:"));
+        session.out.line(&line)?;
+        list(&preview.others, &mut session.out)?;
+    }
+    Ok(())
+}
+
+fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
+    for path in paths.listed.iter().take(SHOWN) {
+        out.line(&format!("    {}", output::name(path)))?;
+    }
+    let more = paths.listed.len().saturating_sub(SHOWN);
+    match (more, paths.more) {
+        (0, false) => Ok(()),
+        (more, false) => out.line(&format!("    ... and {more} more")),
+        (more, true) => out.line(&format!("    ... and more than {more} more")),
+    }
+}
+
+fn paths(paths: &Paths) -> Vec<Value> {
+    let one = |path: &Vec<u8>| {
+        let mut object = Map::new();
+        put_path(&mut object, "path", path);
+        Value::Object(object)
+    };
+    paths.listed.iter().map(one).collect()
+}
+
+fn finished(args: &PurgeArgs, done: Done, session: &mut Session) -> Result<()> {
+    let Done { versions, blobs, packs, segments, damaged, pijul } = done;
+    if args.json {
+        session.out.json(&json!({
+            "type": "done", "versions": versions, "blobs": blobs, "packs": packs, "segments": segments, "damaged_packs": damaged, "pijul": pijul,
+        }))?;
+    } else {
+        session.out.line(&format!(
+            "purged: {versions} versions, {segments} segments and {packs} packs were written anew or went, {blobs} blobs are gone"
+        ))?;
+    }
+    if damaged > 0 {
+        return Err(Error::new(Class::Damage, format!("{damaged} packs are damaged and were left: they may hold the bytes still"))
+            .hint("`ize fsck --deep` names them"));
+    }
+    output::report("backups, snapshots and copies of the store may hold the bytes still");
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! `ize purge`: what was saved by accident really goes, from every version, from the log, the packs and the Pijul history.
+//!
+//! Works on a project that nobody has open. [`Purge::prepare`] takes the lock, recovers, makes versions of everything and finds what would go;
+//! [`Purge::carry_out`] writes down what goes ([`intent`]) and does it ([`finish`]). A crash before that is written leaves everything; after it, the
+//! next opening for writing goes on.
+
+mod finish;
+mod intent;
+mod select;
+mod states;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub(crate) use finish::shred;
+pub use finish::{Done, finish};
+pub use intent::Intent;
+pub use select::Paths;
+
+use self::select::Selected;
+use self::states::{Probe, Rewriter};
+use super::core::Core;
+use crate::error::{Class, Error, Result};
+use crate::fs::journal::Caller;
+use crate::ids::{BlobId, StoreId, Time, VersionSeq};
+use crate::op::{Mark, Marker};
+use crate::project::importing::Importing;
+use crate::project::lock::Lock;
+use crate::project::{Layout, Project, Settings};
+use crate::storage::Storage;
+use crate::versions::version_log::ChangeId;
+use crate::wal::prune::Limits;
+use crate::wal::{self, Bounds};
+
+/// What is to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Paths from the root: files, links, directories with all below; they need not exist now. Empty where blobs are named.
+    pub paths: Vec<Vec<u8>>,
+    /// Blobs: the entries of files that hold them stay, their bytes go.
+    pub blobs: Vec<BlobId>,
+    /// The newest state keeps what it has.
+    pub keep_current: bool,
+    /// The bytes go from other files that hold them, too.
+    pub everywhere: bool,
+    /// Why, for `meta/purged`.
+    pub reason: String,
+}
+
+/// A version that holds something of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Its number.
+    pub seq: VersionSeq,
+    /// Its change id.
+    pub id: ChangeId,
+    /// When it ended.
+    pub end: Time,
+}
+
+/// What would go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// Versions that hold some of it: how many, the first and the last.
+    pub versions: u64,
+    /// The first.
+    pub first: Option<Holding>,
+    /// The last.
+    pub last: Option<Holding>,
+    /// Files, links and directories.
+    pub inodes: u64,
+    /// Every path that they have or had; what is below one of them is left out.
+    pub paths: Paths,
+    /// Paths of other files that hold the same bytes.
+    pub others: Paths,
+    /// Whether the newest state has some of it.
+    pub in_newest: bool,
+    /// Segments of the log that go, and their bytes.
+    pub segments: (u64, u64),
+    /// Whether there is a Pijul repository, which is made anew.
+    pub pijul: bool,
+}
+
+/// A purge that may be carried out.
+#[derive(Debug)]
+pub struct Purge {
+    core: Core,
+    lock: Lock,
+    intent: Intent,
+    preview: Preview,
+    /// Why it may not be carried out.
+    refusal: Option<Error>,
+}
+
+/// Has a purge begun that was not ended?
+///
+/// # Errors
+/// `Damage` when that cannot be read; I/O errors.
+pub fn is_unfinished(storage: &dyn Storage, layout: &Layout, store: StoreId) -> Result<bool> {
+    Ok(Intent::read(storage, &layout.purging(), store)?.is_some())
+}
+
+impl Purge {
+    /// Takes the project, makes versions of everything in it, and finds what would go.
+    ///
+    /// # Errors
+    /// `Busy` while it is mounted; `NotFound` when no version has it; `Refused` for a project whose import has not ended; what recovery says.
+    pub fn prepare(project: &Project, settings: &Settings, request: &Request) -> Result<Self> {
+        if Importing::read(&project.layout)?.is_some() {
+            return Err(Error::new(Class::Refused, "an import into the project was interrupted, and would bring back what is purged")
+                .hint("bring it to its end first: `ize init NAME --from DIR` goes on with it"));
+        }
+        let (lock, core, _) = super::take(project, settings)?;
+        Self::on(core, lock, request)
+    }
+
+    fn on(core: Core, lock: Lock, request: &Request) -> Result<Self> {
+        core.close()?;
+        match plan(&core, request) {
+            Ok((intent, preview, refusal)) => Ok(Self { core, lock, intent, preview, refusal }),
+            Err(e) => {
+                drop(core);
+                lock.release_clean()?;
+                Err(e)
+            }
+        }
+    }
+
+    /// What would go.
+    #[must_use]
+    pub fn preview(&self) -> &Preview {
+        &self.preview
+    }
+
+    /// Lets go of the project; nothing was purged.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn leave(self) -> Result<()> {
+        drop(self.core);
+        self.lock.release_clean()
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// `Refused` when others hold the same bytes and were not named; I/O errors: once it has begun, the next opening goes on.
+    pub fn carry_out(self) -> Result<Done> {
+        let Self { core, lock, intent, refusal, .. } = self;
+        if let Some(refusal) = refusal {
+            drop(core);
+            lock.release_clean()?;
+            return Err(refusal);
+        }
+        let (storage, layout, store) = (Arc::clone(&core.storage), core.layout.clone(), core.store);
+        begin(core, &intent)?;
+        let done = finish(&storage, &layout, store, true)?.unwrap_or_default();
+        lock.release_clean()?;
+        Ok(done)
+    }
+}
+
+/// Brings the log to a segment that holds nothing but marks, all of it below the checkpoint, and writes down what goes.
+fn begin(core: Core, intent: &Intent) -> Result<()> {
+    // The first mark closes what is open, whatever stands behind the checkpoint; the second stands in a segment of its own.
+    for _ in 0..2 {
+        core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None)?;
+        core.replay(true)?;
+    }
+    core.blobs.sync()?;
+    let checkpoint = core.history().checkpoint.clone();
+    let bounds = Bounds { checkpoint: checkpoint.lsn, floor: checkpoint.floor };
+    let scan = wal::scan(&*core.storage, &core.layout.wal(), core.store, bounds)?;
+    let limits = Limits { max_size: Some(0), ..Limits::default() };
+    let plan = wal::prune::plan(&scan, checkpoint.lsn, limits, &mut |_| 0, Time::now());
+    if plan.keep.len() > 1 {
+        return Err(Error::new(Class::Failed, "the log cannot be let go of: a segment holds operations that no version holds")
+            .hint("`ize fsck` says what is wrong with it"));
+    }
+    intent.write(&*core.storage, &core.layout.purging(), core.store)
+}
+
+fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error>)> {
+    let blobs = &*core.blobs;
+    let (mut versions, newest, kept) = {
+        let history = core.history();
+        let all: Result<Vec<_>> =
+            history.versions.iter().map(|v| v.map(|v| (v.root, Holding { seq: v.seq, id: v.id, end: v.end }))).collect();
+        (all?, history.checkpoint.root, history.checkpoint.version)
+    };
+    let mut roots: Vec<BlobId> = versions.iter().map(|(root, _)| *root).chain(newest).collect();
+    let mut seen = std::collections::HashSet::new();
+    roots.retain(|root| seen.insert(*root));
+    let by_path = !request.paths.is_empty();
+    let Selected { inodes, paths, others, shared, in_newest, .. } = if by_path {
+        select::by_paths(blobs, &roots, newest.as_ref(), &request.paths)?
+    } else {
+        select::by_blobs(blobs, &roots, newest.as_ref(), &request.blobs)?
+    };
+    if by_path && inodes.is_empty() {
+        return Err(Error::new(Class::NotFound, "no version has anything at that path").hint("`ize history` lists what there was"));
+    }
+    if let Some(missing) = request.blobs.iter().find(|id| !shared.contains_key(*id)) {
+        return Err(Error::new(Class::NotFound, format!("no file of any version holds blob {missing} as a piece"))
+            .hint("name the path of the file: what only the log names goes with it"));
+    }
+    if request.keep_current {
+        versions.retain(|(_, v)| v.seq != kept);
+    }
+    let nothing = std::collections::HashMap::new();
+    let probe = Probe(blobs);
+    let mut rewriter = Rewriter::new(&probe, &inodes, if by_path { &nothing } else { &shared });
+    let mut preview =
+        Preview { inodes: inodes.len() as u64, paths, others, in_newest, pijul: core.layout.pijul().exists(), ..Preview::default() };
+    for (root, version) in versions {
+        if rewriter.state(&root)?.touched {
+            preview.versions += 1;
+            preview.first.get_or_insert(version);
+            preview.last = Some(version);
+        }
+    }
+    let log = core.log.usage();
+    preview.segments = (log.segments, log.bytes);
+    let goes = !by_path || request.everywhere;
+    let refusal = (by_path && !request.everywhere && !preview.others.listed.is_empty()).then(|| {
+        Error::new(Class::Refused, "other files hold the same bytes, and would keep them").hint("name them too, or say --everywhere")
+    });
+    let intent = Intent {
+        time: Time::now(),
+        reason: request.reason.clone(),
+        inodes: inodes.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
+        blobs: if goes { shared.into_iter().collect() } else { Vec::new() },
+        keep: request.keep_current.then_some(kept),
+    };
+    Ok((intent, preview, refusal))
+}

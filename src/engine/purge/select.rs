@@ -1,0 +1,266 @@
+//! Finds what a purge means: the inodes that ever stood at a path or below it, every other place of theirs, and who else holds their bytes.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::states::{Rewriter, subdir};
+use crate::error::Result;
+use crate::ids::{BlobId, Ino};
+use crate::tree::{BlobRead, TreeError, decode_blob, dir_entries, file_pieces, load_state};
+use crate::versions::inode_table;
+use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
+
+/// Paths that are listed; all are counted.
+pub const LISTED: usize = 1000;
+
+/// Paths, the first of them by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// At most [`LISTED`].
+    pub listed: BTreeSet<Vec<u8>>,
+    /// True when there are more.
+    pub more: bool,
+}
+
+impl Paths {
+    fn add(&mut self, path: Vec<u8>) {
+        if self.listed.len() < LISTED {
+            self.listed.insert(path);
+        } else if !self.listed.contains(&path) {
+            self.more = true;
+        }
+    }
+}
+
+/// What goes.
+#[derive(Debug, Default)]
+pub(super) struct Selected {
+    /// Inodes at the paths, and everything that ever was below them.
+    pub inodes: BTreeSet<Ino>,
+    /// Paths that they ever had, those below others of them left out.
+    pub paths: Paths,
+    /// Their bytes: chunks and lengths.
+    pub chunks: HashMap<BlobId, u32>,
+    /// Paths of other files that hold some of these bytes.
+    pub others: Paths,
+    /// The chunks that those hold.
+    pub shared: HashMap<BlobId, u32>,
+    /// Whether the newest state has any of it.
+    pub in_newest: bool,
+}
+
+/// Walks states, every directory once for every path that it has.
+struct Walk<'a> {
+    blobs: &'a dyn BlobRead,
+    seen: HashSet<[u8; 16]>,
+    states: HashSet<BlobId>,
+}
+
+/// What is shown an entry, and where it is: the directory and its path.
+type See<'s> = dyn FnMut(Ino, &[u8], &Entry) -> Result<(), TreeError> + 's;
+
+impl Walk<'_> {
+    fn first(&mut self, id: &BlobId, dir: Ino, path: &[u8]) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&id.0).update(&dir.0.to_le_bytes()).update(path);
+        let mut key = [0; 16];
+        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        self.seen.insert(key)
+    }
+
+    fn state(&mut self, root: &BlobId, see: &mut See<'_>) -> Result<(), TreeError> {
+        if !self.states.insert(*root) {
+            return Ok(());
+        }
+        let Content::Directory(top) = load_state(self.blobs, root)?.root.content else { return Ok(()) };
+        let mut stack = vec![(Ino::ROOT, Vec::new(), top)];
+        while let Some((dir, path, id)) = stack.pop() {
+            if !self.first(&id, dir, &path) {
+                continue;
+            }
+            let pages: Vec<Vec<Entry>> = match decode_blob(self.blobs, &id, "directory")? {
+                DirNode::Entries(entries) => vec![entries],
+                DirNode::Pages(pages) => {
+                    let mut all = Vec::new();
+                    for page in pages {
+                        if self.first(&page, dir, &path) {
+                            all.push(decode_blob(self.blobs, &page, "directory page")?);
+                        }
+                    }
+                    all
+                }
+            };
+            for entry in pages.into_iter().flatten() {
+                see(dir, &path, &entry)?;
+                if let Some(below) = subdir(&entry) {
+                    stack.push((entry.ino, join(&path, &entry.name), below));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
+}
+
+fn walk(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut See<'_>) -> Result<(), TreeError> {
+    let mut walk = Walk { blobs, seen: HashSet::new(), states: HashSet::new() };
+    roots.iter().try_for_each(|root| walk.state(root, see))
+}
+
+/// Nodes that stand in inode tables: files with several names, and those without one.
+fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut dyn FnMut(Ino, &Node) -> Result<(), TreeError>) -> Result<(), TreeError> {
+    let mut seen = HashSet::new();
+    for root in roots {
+        let state = load_state(blobs, root)?;
+        let mut failed = Ok(());
+        inode_table::walk_nodes(blobs, &state, &mut |id| seen.insert(*id), &mut |ino, entry| {
+            if let InodeEntry::Node(node, _) = entry
+                && failed.is_ok()
+            {
+                failed = see(ino, node);
+            }
+        })?;
+        failed?;
+    }
+    Ok(())
+}
+
+/// Chunks that a file names.
+fn chunks_of(blobs: &dyn BlobRead, node: &Node, into: &mut HashMap<BlobId, u32>) -> Result<(), TreeError> {
+    for piece in file_pieces(blobs, &node.content)? {
+        if let Piece::Chunk { id, len } = piece {
+            into.insert(id, len);
+        }
+    }
+    Ok(())
+}
+
+/// An entry on the way down: its inode, and its entries when it is a directory.
+type Step = (Ino, Option<BlobId>);
+
+/// Inodes that ever stood at these paths.
+fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result<BTreeSet<Ino>, TreeError> {
+    let mut found = BTreeSet::new();
+    for path in paths {
+        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+        // By directory and depth: most versions share most of the way.
+        let mut known: HashMap<(BlobId, usize), Option<Step>> = HashMap::new();
+        for root in roots {
+            let Content::Directory(mut dir) = load_state(blobs, root)?.root.content else { continue };
+            for (depth, part) in parts.iter().enumerate() {
+                let here = match known.get(&(dir, depth)) {
+                    Some(here) => *here,
+                    None => {
+                        let entries = dir_entries(blobs, &dir)?;
+                        let at = entries.binary_search_by(|e| e.name.as_slice().cmp(part)).ok();
+                        let here = at.and_then(|at| entries.get(at)).map(|e| (e.ino, subdir(e)));
+                        known.insert((dir, depth), here);
+                        here
+                    }
+                };
+                match here {
+                    Some((ino, _)) if depth + 1 == parts.len() => _ = found.insert(ino),
+                    Some((_, Some(below))) => dir = below,
+                    Some((_, None)) | None => break,
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What goes with these paths. The roots are those of all versions; `newest` is the state of now.
+pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, paths: &[Vec<u8>]) -> Result<Selected> {
+    let mut selected = Selected { inodes: at_paths(blobs, roots, paths)?, ..Selected::default() };
+    // What was below them, also while they had other names; and what was below that.
+    loop {
+        let before = selected.inodes.len();
+        let inodes = &mut selected.inodes;
+        walk(blobs, roots, &mut |dir, _, entry| {
+            if inodes.contains(&dir) {
+                inodes.insert(entry.ino);
+            }
+            Ok(())
+        })?;
+        if selected.inodes.len() == before {
+            break;
+        }
+    }
+    let (inodes, chunks, listed) = (&selected.inodes, &mut selected.chunks, &mut selected.paths);
+    walk(blobs, roots, &mut |dir, path, entry| {
+        if inodes.contains(&entry.ino) {
+            if !inodes.contains(&dir) {
+                listed.add(join(path, &entry.name));
+            }
+            entry.node.iter().try_for_each(|node| chunks_of(blobs, node, chunks))?;
+        }
+        Ok(())
+    })?;
+    tables(blobs, roots, &mut |ino, node| if inodes.contains(&ino) { chunks_of(blobs, node, chunks) } else { Ok(()) })?;
+    others(blobs, roots, &mut selected)?;
+    if let Some(newest) = newest {
+        let (inodes, found) = (&selected.inodes, &mut selected.in_newest);
+        walk(blobs, &[*newest], &mut |_, _, entry| {
+            *found |= inodes.contains(&entry.ino);
+            Ok(())
+        })?;
+    }
+    Ok(selected)
+}
+
+/// What goes with these blobs: nothing but they.
+pub(super) fn by_blobs(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, ids: &[BlobId]) -> Result<Selected> {
+    let chunks = ids.iter().map(|id| (*id, 0)).collect();
+    let mut selected = Selected { chunks, ..Selected::default() };
+    others(blobs, roots, &mut selected)?;
+    if let Some(newest) = newest {
+        let nothing = BTreeSet::new();
+        let probe = super::states::Probe(blobs);
+        selected.in_newest = Rewriter::new(&probe, &nothing, &selected.shared).state(newest)?.touched;
+    }
+    Ok(selected)
+}
+
+/// Files that do not go and hold some of the chunks.
+fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Result<(), TreeError> {
+    let (inodes, chunks) = (&selected.inodes, &selected.chunks);
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let nothing = BTreeSet::new();
+    let probe = super::states::Probe(blobs);
+    let mut look = Rewriter::new(&probe, &nothing, chunks);
+    let mut shared: HashMap<BlobId, u32> = HashMap::new();
+    let mut share = |node: &Node| -> Result<bool, TreeError> {
+        let shares = look.names_chunk(node)?;
+        if shares {
+            let mut all = HashMap::new();
+            chunks_of(blobs, node, &mut all)?;
+            shared.extend(all.into_iter().filter(|(id, _)| chunks.contains_key(id)));
+        }
+        Ok(shares)
+    };
+    let mut linked: HashSet<Ino> = HashSet::new();
+    tables(blobs, roots, &mut |ino, node| {
+        if !inodes.contains(&ino) && share(node)? {
+            linked.insert(ino);
+        }
+        Ok(())
+    })?;
+    let others = &mut selected.others;
+    walk(blobs, roots, &mut |_, path, entry| {
+        let shares = match &entry.node {
+            _ if inodes.contains(&entry.ino) => false,
+            Some(node) => share(node)?,
+            None => linked.contains(&entry.ino),
+        };
+        if shares {
+            others.add(join(path, &entry.name));
+        }
+        Ok(())
+    })?;
+    selected.shared = shared;
+    Ok(())
+}

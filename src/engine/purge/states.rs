@@ -1,0 +1,234 @@
+//! States without certain inodes. What does not name them stays the same blob; what does is stored anew, once however many states share it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::ids::{BlobId, Ino};
+use crate::tree::{BlobRead, BlobWrite, TreeError, decode_blob, load_state};
+use crate::versions::commit::store;
+use crate::versions::dir_pages;
+use crate::versions::inode_table::TableNode;
+use crate::versions::node::{Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State};
+
+/// Directories and parts of the table that are remembered at most.
+const REMEMBERED: usize = 1 << 20;
+
+/// A store in which nothing is stored: it only says what the address would be.
+#[derive(Debug)]
+pub(super) struct Probe<'a>(pub &'a dyn BlobRead);
+
+impl BlobRead for Probe<'_> {
+    fn get(&self, id: &BlobId) -> Result<Vec<u8>, TreeError> {
+        self.0.get(id)
+    }
+
+    fn read_at(&self, id: &BlobId, offset: u64, buf: &mut [u8]) -> Result<(), TreeError> {
+        self.0.read_at(id, offset, buf)
+    }
+}
+
+impl BlobWrite for Probe<'_> {
+    fn put(&self, bytes: &[u8]) -> Result<BlobId, TreeError> {
+        Ok(BlobId::of(bytes))
+    }
+}
+
+/// What became of a directory, a part of the table, or a state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rewritten {
+    /// Its blob now; `None` when nothing is left in it.
+    pub id: Option<BlobId>,
+    /// Whether it names an inode or a blob that goes.
+    pub touched: bool,
+    /// Directories right in it that went.
+    dirs: u32,
+}
+
+/// Takes inodes out of states.
+pub(super) struct Rewriter<'a> {
+    blobs: &'a dyn BlobWrite,
+    inodes: &'a BTreeSet<Ino>,
+    /// Blobs that go: what names them is touched, and stays.
+    chunks: &'a HashMap<BlobId, u32>,
+    dirs: HashMap<BlobId, Rewritten>,
+    table: HashMap<(BlobId, u64), Rewritten>,
+    lists: HashMap<BlobId, bool>,
+    states: HashMap<BlobId, Rewritten>,
+}
+
+impl<'a> Rewriter<'a> {
+    pub fn new(blobs: &'a dyn BlobWrite, inodes: &'a BTreeSet<Ino>, chunks: &'a HashMap<BlobId, u32>) -> Self {
+        let (dirs, table, lists, states) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        Self { blobs, inodes, chunks, dirs, table, lists, states }
+    }
+
+    /// The state without the inodes.
+    pub fn state(&mut self, root: &BlobId) -> Result<Rewritten, TreeError> {
+        if let Some(known) = self.states.get(root) {
+            return Ok(*known);
+        }
+        let mut state: State = load_state(self.blobs, root)?;
+        let mut touched = false;
+        if let Content::Directory(id) = state.root.content {
+            let dir = self.dir(&id)?;
+            touched |= dir.touched;
+            place(&mut state.root, &dir);
+        }
+        if let Some(id) = state.inodes {
+            let table = self.table(&id, state.inodes_height, 0)?;
+            touched |= table.touched;
+            state.inodes = table.id;
+            if table.id.is_none() {
+                state.inodes_height = 0;
+            }
+        }
+        let id = if touched { store(self.blobs, &state)? } else { *root };
+        let done = Rewritten { id: Some(id), touched, dirs: 0 };
+        self.states.insert(*root, done);
+        Ok(done)
+    }
+
+    /// A directory with all below it, the deepest first: its depth is the user's choice.
+    fn dir(&mut self, top: &BlobId) -> Result<Rewritten, TreeError> {
+        if self.dirs.len() >= REMEMBERED {
+            self.dirs.clear();
+        }
+        let mut stack = vec![(*top, self.entries(top)?)];
+        while let Some((id, entries)) = stack.last() {
+            let below = entries.iter().filter(|e| !self.inodes.contains(&e.ino)).filter_map(subdir);
+            let open: Vec<BlobId> = below.filter(|id| !self.dirs.contains_key(id)).collect();
+            if let Some(next) = open.first() {
+                let entries = self.entries(next)?;
+                stack.push((*next, entries));
+                continue;
+            }
+            let id = *id;
+            let Some((_, entries)) = stack.pop() else { break };
+            let done = self.directory(&id, entries)?;
+            self.dirs.insert(id, done);
+        }
+        self.dirs.get(top).copied().ok_or_else(|| TreeError::Malformed { what: "directory", id: *top, why: "it holds itself".to_owned() })
+    }
+
+    fn entries(&self, id: &BlobId) -> Result<Vec<Entry>, TreeError> {
+        Ok(match decode_blob(self.blobs, id, "directory")? {
+            DirNode::Entries(entries) => entries,
+            DirNode::Pages(pages) => {
+                let mut all = Vec::new();
+                for page in pages {
+                    all.append(&mut decode_blob(self.blobs, &page, "directory page")?);
+                }
+                all
+            }
+        })
+    }
+
+    fn directory(&mut self, id: &BlobId, entries: Vec<Entry>) -> Result<Rewritten, TreeError> {
+        let (mut kept, mut changed, mut touched, mut dirs) = (Vec::with_capacity(entries.len()), false, false, 0);
+        for mut entry in entries {
+            if self.inodes.contains(&entry.ino) {
+                (changed, touched) = (true, true);
+                dirs += u32::from(entry.kind == FileKind::Directory);
+                continue;
+            }
+            if let Some(below) = subdir(&entry) {
+                let Some(done) = self.dirs.get(&below).copied() else {
+                    return Err(TreeError::Malformed { what: "directory", id: *id, why: "it holds itself".to_owned() });
+                };
+                touched |= done.touched;
+                if done.id != Some(below) {
+                    changed = true;
+                    entry.node.iter_mut().for_each(|node| place(node, &done));
+                }
+            } else if let Some(node) = &entry.node {
+                touched |= self.names_chunk(node)?;
+            }
+            kept.push(entry);
+        }
+        let new = match (changed, kept.is_empty()) {
+            (false, _) => Some(*id),
+            (true, true) => None,
+            (true, false) => Some(dir_pages::store_all(self.blobs, kept)?.0),
+        };
+        Ok(Rewritten { id: new, touched, dirs })
+    }
+
+    /// Does a file hold one of the blobs that go?
+    pub fn names_chunk(&mut self, node: &Node) -> Result<bool, TreeError> {
+        if self.chunks.is_empty() {
+            return Ok(false);
+        }
+        let chunks = self.chunks;
+        let any = |pieces: &[Piece]| pieces.iter().any(|p| matches!(p, Piece::Chunk { id, .. } if chunks.contains_key(id)));
+        Ok(match &node.content {
+            Content::Pieces(pieces) => any(pieces),
+            Content::PieceList(id) => {
+                if let Some(known) = self.lists.get(id) {
+                    return Ok(*known);
+                }
+                let found = any(&decode_blob::<Vec<Piece>>(self.blobs, id, "piece list")?);
+                self.lists.insert(*id, found);
+                found
+            }
+            Content::Empty | Content::Directory(_) | Content::Target(_) => false,
+        })
+    }
+
+    /// A part of the inode table; `prefix` is what stands above its digits. At most eight levels.
+    fn table(&mut self, id: &BlobId, height: u8, prefix: u64) -> Result<Rewritten, TreeError> {
+        if let Some(known) = self.table.get(&(*id, prefix)) {
+            return Ok(*known);
+        }
+        let bits = 8 * u32::from(height);
+        let (mut changed, mut touched) = (false, false);
+        let new = match decode_blob(self.blobs, id, "inode table")? {
+            TableNode::Leaf(mut entries) => {
+                let before = entries.len();
+                entries.retain(|(digit, _)| !self.inodes.contains(&Ino(prefix | u64::from(*digit))));
+                changed = entries.len() != before;
+                for (_, entry) in &entries {
+                    if let InodeEntry::Node(node, _) = entry {
+                        touched |= self.names_chunk(node)?;
+                    }
+                }
+                (!entries.is_empty()).then_some(TableNode::Leaf(entries))
+            }
+            TableNode::Inner(children) if height > 0 => {
+                let mut kept = Vec::with_capacity(children.len());
+                for (digit, child) in children {
+                    let done = self.table(&child, height - 1, prefix | u64::from(digit) << bits)?;
+                    touched |= done.touched;
+                    changed |= done.id != Some(child);
+                    kept.extend(done.id.map(|id| (digit, id)));
+                }
+                (!kept.is_empty()).then_some(TableNode::Inner(kept))
+            }
+            TableNode::Inner(_) => {
+                return Err(TreeError::Malformed { what: "inode table", id: *id, why: "its height is not the one stated".to_owned() });
+            }
+        };
+        let new = match new {
+            Some(node) if changed => Some(store(self.blobs, &node)?),
+            Some(_) => Some(*id),
+            None => None,
+        };
+        let done = Rewritten { id: new, touched: touched || changed, dirs: 0 };
+        if self.table.len() >= REMEMBERED {
+            self.table.clear();
+        }
+        self.table.insert((*id, prefix), done);
+        Ok(done)
+    }
+}
+
+/// The blob of a directory's entries.
+pub(super) fn subdir(entry: &Entry) -> Option<BlobId> {
+    match entry.node.as_deref() {
+        Some(Node { content: Content::Directory(id), .. }) => Some(*id),
+        _ => None,
+    }
+}
+
+fn place(node: &mut Node, dir: &Rewritten) {
+    node.content = dir.id.map_or(Content::Empty, Content::Directory);
+    node.nlink = node.nlink.saturating_sub(dir.dirs);
+}

@@ -1,0 +1,194 @@
+//! Purges of random histories on the simulated disk, and a crash at every call of one.
+
+use std::collections::BTreeMap;
+
+use rand::prelude::*;
+
+use super::select::LISTED;
+use super::*;
+use crate::blobs::{BlobState, Blobs, OpenMode};
+use crate::engine::states::Store;
+use crate::engine::tests::{Dump, STORE, Seen, now, open, step};
+use crate::ids::Ino;
+use crate::storage::sim::SimDisk;
+use crate::tree::BlobRead;
+use crate::tree::testing::dump;
+use crate::versions::check::log::check as check_versions;
+use crate::versions::check::{Checker, Whose};
+
+/// Every version's state by its change id, and the newest one.
+fn states(disk: &SimDisk) -> BTreeMap<String, Dump> {
+    let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
+    let mut all: BTreeMap<String, Dump> = BTreeMap::new();
+    for version in store.versions().iter() {
+        let version = version.unwrap();
+        all.insert(version.id.to_string(), dump(&mut store.state_of(&version).unwrap()));
+    }
+    all.insert("newest".to_owned(), dump(&mut store.state_at(crate::ids::Lsn(u64::MAX)).unwrap()));
+    all
+}
+
+fn ino_of(text: &str) -> Ino {
+    text.split(' ').next().unwrap().parse().map(Ino).unwrap()
+}
+
+/// A state without the inodes; link counts of directories are left to the check.
+fn without(state: &Dump, inodes: &BTreeSet<Ino>) -> Dump {
+    let bare = |text: &str| match text.contains(" Directory ") {
+        true => text.split(" } ").next().unwrap().to_owned(),
+        false => text.to_owned(),
+    };
+    state.iter().filter(|(_, text)| !inodes.contains(&ino_of(text))).map(|(path, text)| (path.clone(), bare(text))).collect()
+}
+
+/// Everything that can be checked of states and versions without a word of what they should be.
+fn assert_sound(disk: &SimDisk) {
+    let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
+    let blobs = store.blobs();
+    let length = |id: &BlobId| Ok(blobs.contains(id).unwrap());
+    let reader: &dyn BlobRead = &**blobs;
+    let mut checker = Checker::new(reader, &length, Some(store.checkpoint().next_ino));
+    for version in store.versions().iter() {
+        let version = version.unwrap();
+        checker.state(Whose::Version(version.seq), &version.root);
+    }
+    checker.state(Whose::Newest, &store.checkpoint().root.unwrap());
+    assert_eq!(checker.finish().findings, []);
+    let layout = Layout::new("/p");
+    let found = check_versions(&disk.shared(), layout.versions(), STORE, Some(store.checkpoint().version)).unwrap();
+    assert_eq!(found.findings, []);
+}
+
+/// A store with a history, closed.
+fn history(seed: u64, steps: u32) -> (SimDisk, Core) {
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut seen = Seen { states: vec![now(&core)], ..Seen::default() };
+    for _ in 0..steps {
+        step(&core, &mut rng, &mut seen).unwrap();
+    }
+    core.close().unwrap();
+    (disk, core)
+}
+
+#[test]
+fn every_state_is_what_it_was_without_what_was_purged() {
+    let mut purged = 0;
+    for seed in 0..12 {
+        let (disk, core) = history(seed, 150);
+        let before = states(&disk);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let paths: BTreeSet<Vec<u8>> = before.values().flat_map(|d| d.keys()).filter(|p| !p.is_empty()).cloned().collect();
+        let path = paths.iter().choose(&mut rng).unwrap().clone();
+        let keep_current = rng.random_bool(0.3);
+        let request = Request { paths: vec![path.clone()], keep_current, ..Request::default() };
+        let (intent, preview, _) = plan(&core, &request).unwrap();
+        assert!(preview.paths.listed.len() <= LISTED && !preview.paths.listed.is_empty());
+        let inodes: BTreeSet<Ino> = intent.inodes.iter().copied().collect();
+        let keep = core.history().versions.last().unwrap().unwrap().id.to_string();
+        begin(core, &intent).unwrap();
+        finish(&disk.shared(), &Layout::new("/p"), STORE, true).unwrap().unwrap();
+        let after = states(&disk);
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+        let (mut touched, nothing) = (0, BTreeSet::new());
+        for (id, was) in &before {
+            let kept = keep_current && (*id == keep || id == "newest");
+            let gone = if kept { &nothing } else { &inodes };
+            let expected = without(was, gone);
+            touched += u64::from(id != "newest" && expected.len() != was.len());
+            assert_eq!(without(&after[id], &nothing), expected, "seed {seed}, {id}, {}", path.escape_ascii());
+            assert!(kept || !after[id].contains_key(&path), "seed {seed}: it is still there in {id}");
+        }
+        assert!(preview.versions >= touched, "seed {seed}: {} and {touched}", preview.versions);
+        assert_sound(&disk);
+        purged += touched;
+        // It goes on.
+        let core = open(&disk, true, true).unwrap();
+        let mut seen = Seen { states: vec![now(&core)], ..Seen::default() };
+        (0..40).for_each(|_| step(&core, &mut rng, &mut seen).unwrap());
+        core.close().unwrap();
+        assert_sound(&disk);
+    }
+    assert!(purged > 30, "too little to say anything: {purged}");
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end() {
+    let secret = b"a secret that must go, 0123456789 ".repeat(3000);
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let commit = |core: &Core| {
+        core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None).unwrap();
+        core.replay(true).unwrap();
+    };
+    let fs = &core.fs;
+    let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    let file = fs.create(&caller, dir, b"secret", 0o644, true).unwrap().ino;
+    let other = fs.create(&caller, dir, b"other", 0o644, true).unwrap().ino;
+    fs.write(&caller, file, 0, &secret, false).unwrap();
+    fs.write(&caller, other, 0, b"harmless", false).unwrap();
+    commit(&core);
+    fs.rename(&caller, (dir, b"secret"), (Ino::ROOT, b"moved"), crate::fs::RenameFlags::default()).unwrap();
+    fs.link(&caller, other, Ino::ROOT, b"link").unwrap();
+    commit(&core);
+    fs.write(&caller, file, 50_000, b"more", false).unwrap();
+    core.close().unwrap();
+    let layout = Layout::new("/p");
+    let before = states(&disk);
+    let (intent, ..) = plan(&core, &Request { paths: vec![b"dir/secret".to_vec()], ..Request::default() }).unwrap();
+    let chunks: Vec<BlobId> = {
+        let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
+        select::by_paths(&*core.blobs, &roots, None, &[b"moved".to_vec()]).unwrap().chunks.into_keys().collect()
+    };
+    assert!(!chunks.is_empty());
+    let ready = disk.kill();
+    begin(core, &intent).unwrap();
+    let begun = disk.kill();
+    let whole = begun.kill();
+    let start = whole.calls();
+    finish(&whole.shared(), &layout, STORE, true).unwrap().unwrap();
+    let calls = whole.calls() - start;
+    let after = states(&whole);
+    assert_ne!(before, after);
+    let settled = |disk: &SimDisk, purged: bool, place: &str| {
+        let finished = finish(&disk.shared(), &layout, STORE, false).unwrap_or_else(|e| panic!("{place}: {e}"));
+        let core = open(disk, false, true).unwrap_or_else(|e| panic!("{place}: {e}"));
+        core.close().unwrap();
+        drop(core);
+        let now = states(disk);
+        assert!(now == after || (!purged && finished.is_none() && now == before), "{place}: neither untouched nor purged");
+        assert_sound(disk);
+        if now == after {
+            let (blobs, _) = Blobs::open(disk.shared(), layout.blobs(), STORE, OpenMode::ReadOnly).unwrap();
+            assert!(chunks.iter().all(|id| blobs.verify(id) == BlobState::Missing), "{place}");
+            for dir in [layout.wal(), layout.blobs(), layout.meta()] {
+                for name in disk.shared().list(&dir).unwrap() {
+                    let bytes = disk.file_bytes(&dir.join(&name)).unwrap();
+                    let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
+                    assert!(!holds(b"a secret that must go") && !holds(b"moved"), "{place}: in {}", name.display());
+                }
+            }
+        }
+    };
+    for call in 1..=calls {
+        let disk = begun.kill();
+        disk.crash_at_call(call);
+        let error = finish(&disk.shared(), &layout, STORE, true).err();
+        assert!(error.is_some(), "call {call}");
+        settled(&disk.kill(), true, &format!("killed at call {call} of {calls}"));
+        for seed in 0..3 {
+            settled(&disk.crash(seed), true, &format!("power cut at call {call} of {calls}, seed {seed}"));
+        }
+    }
+    // While it begins.
+    for call in 1..30 {
+        let disk = ready.kill();
+        let core = open(&disk, true, true).unwrap();
+        disk.crash_at_call(call);
+        let begun = begin(core, &intent).is_ok();
+        settled(&disk.kill(), begun, &format!("killed at call {call} of its beginning"));
+        settled(&disk.crash(call), begun, &format!("power cut at call {call} of its beginning"));
+    }
+}

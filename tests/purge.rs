@@ -1,0 +1,312 @@
+//! `ize purge`: a secret that was saved by accident is found nowhere afterwards, neither raw nor inflated, and all else is as it was.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ize::blobs::pack::{EntryHead, PACK_HEADER_LEN, Stored};
+use ize::ids::BlobId;
+use rand::prelude::*;
+
+use support::{Home, kill_now, sh, tree};
+
+const SECRET: &str = "tr0ub4dor-91c2e5f7-secret";
+
+/// How often the test that kills does it; more by hand.
+fn rounds(default: u32) -> u32 {
+    std::env::var("IZE_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = std::fs::symlink_metadata(&path).unwrap();
+        found.push(path.clone());
+        if meta.is_dir() {
+            files(&path, found);
+        }
+    }
+}
+
+fn holds(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|w| w == needle)
+}
+
+/// Files of the store in whose names or bytes `needle` is, also once every blob of every pack is inflated.
+fn places(store: &Path, needle: &str) -> Vec<String> {
+    let (needle, mut all, mut found) = (needle.as_bytes(), Vec::new(), Vec::new());
+    files(store, &mut all);
+    for path in all {
+        let shown = path.display().to_string();
+        if holds(path.file_name().unwrap().as_encoded_bytes(), needle) {
+            found.push(format!("name {shown}"));
+        }
+        if !path.is_file() {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        if holds(&bytes, needle) {
+            found.push(format!("raw {shown}"));
+        }
+        if path.extension().is_none_or(|e| e != "pack") {
+            continue;
+        }
+        let mut at = PACK_HEADER_LEN;
+        while let Some(entry) = bytes.get(usize::try_from(at).unwrap()..).and_then(|b| EntryHead::parse(b, at)) {
+            let data = usize::try_from(entry.data_offset()).unwrap();
+            let stored = &bytes[data..data + entry.stored_len as usize];
+            if entry.encoding == Stored::Zstd {
+                let raw = zstd::bulk::decompress(stored, entry.raw_len as usize).unwrap();
+                if holds(&raw, needle) {
+                    found.push(format!("blob {} of {shown}", entry.id));
+                }
+            }
+            at += entry.total_len();
+        }
+    }
+    found
+}
+
+/// Every version's tree, by change id, oldest first.
+fn versions(home: &Home) -> Vec<(String, BTreeMap<PathBuf, String>)> {
+    let mut all = Vec::new();
+    for change in home.history().iter().rev() {
+        let id = change["id"].as_str().unwrap().to_owned();
+        let dir = home.path().join(format!("export-{id}"));
+        let said = home.ize(&["export", "p", dir.to_str().unwrap(), "--at", &id]);
+        assert!(said.code == 0, "{said:?}");
+        all.push((id, tree(&dir)));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+    all
+}
+
+/// Secrets of every kind in every place, saved, edited, renamed, copied, some of it in the log alone; the daemon was killed.
+fn leaked(home: &Home) {
+    home.mount();
+    let at = |name: &str| home.mount.join(name);
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut noise = vec![0; 700_000];
+    rng.fill_bytes(&mut noise);
+    for dir in ["keys", "many", "plain", "plain/deep"] {
+        std::fs::create_dir(at(dir)).unwrap();
+    }
+    for n in 0..400 {
+        std::fs::write(at(&format!("many/f{n}")), format!("file {n}\n")).unwrap();
+    }
+    std::fs::write(at("plain/noise"), &noise).unwrap();
+    std::fs::write(at("plain/deep/text"), "one line\n".repeat(30_000)).unwrap();
+    std::fs::hard_link(at("plain/noise"), at("plain/deep/same")).unwrap();
+    std::fs::write(at("keys/small"), format!("password = {SECRET}\n")).unwrap();
+    std::fs::hard_link(at("keys/small"), at("many/zlink")).unwrap();
+    std::fs::write(at("large"), format!("{SECRET} in a line of text that shrinks well\n").repeat(60_000)).unwrap();
+    std::fs::write(at("tagged"), "nothing here").unwrap();
+    sh(&home.mount, &format!("setfattr -n user.token -v {SECRET} tagged"));
+    std::os::unix::fs::symlink(format!("/run/{SECRET}/socket"), at("link")).unwrap();
+    std::fs::write(at(&format!("name-{SECRET}")), "nothing here either").unwrap();
+    home.ok(&["commit", "p", "-m", "leaked"]);
+    std::fs::write(at("keys/small"), format!("password = {SECRET}, or another\n")).unwrap();
+    std::fs::create_dir(at("moved")).unwrap();
+    std::fs::rename(at("keys/small"), at("moved/elsewhere")).unwrap();
+    std::fs::write(at("plain/deep/text"), "another line\n".repeat(20_000)).unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::copy(at("large"), at("copy")).unwrap();
+    std::fs::remove_file(at("link")).unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::write(at("plain/noise"), &noise[1000..]).unwrap();
+    std::fs::write(at("tail"), format!("{SECRET} in the log alone, {}", SECRET.repeat(9000))).unwrap();
+    std::fs::write(at("plain/last"), "the last good thing").unwrap();
+    home.kill();
+}
+
+const TARGETS: [&str; 7] = ["keys", "large", "copy", "tagged", "link", "tail", "name-tr0ub4dor-91c2e5f7-secret"];
+
+fn purge<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["purge", "p"], more].concat()
+}
+
+/// What has to be left of a tree.
+fn cleaned(tree: &BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
+    let gone = |path: &Path| {
+        TARGETS.iter().any(|t| path.starts_with(t)) || path == Path::new("moved/elsewhere") || path == Path::new("many/zlink")
+    };
+    tree.iter().filter(|(path, _)| !gone(path)).map(|(path, what)| (path.clone(), what.clone())).collect()
+}
+
+#[test]
+fn a_purged_secret_is_found_nowhere_and_everything_else_is_as_it_was() {
+    let home = Home::new();
+    leaked(&home);
+    let busy = Home::new();
+    busy.mount();
+    assert_eq!(busy.ize(&["purge", "p", "x", "--confirm", "p"]).code, 7, "mounted");
+    home.ok(&["commit", "p"]);
+    let before = versions(&home);
+    assert!(places(&home.project(), SECRET).len() > 5);
+    // What Pijul would have.
+    std::fs::create_dir_all(home.project().join(".pijul/changes/AB")).unwrap();
+    std::fs::write(home.project().join(".pijul/changes/AB/C.change"), SECRET).unwrap();
+    std::fs::write(home.project().join("meta/pijul-index"), "1 ABC\n").unwrap();
+
+    // Refused, and nothing done: without a name, with a wrong one, while a copy would keep the bytes, for what never was, for the root.
+    let all = [&TARGETS[..], &["--confirm", "p", "--reason", "saved by accident"]].concat();
+    let but_copy: Vec<&str> = all.iter().copied().filter(|t| *t != "copy").collect();
+    let refused = home.ize(&purge(&but_copy));
+    assert!(refused.code == 9 && refused.out.contains("copy") && refused.out.contains("moved/elsewhere"), "{refused:?}");
+    for (words, code) in
+        [(&TARGETS[..], 2), (&["keys", "--confirm", "q"], 2), (&["nothing", "--confirm", "p"], 3), (&[".", "--confirm", "p"], 2)]
+    {
+        let said = home.ize(&purge(words));
+        assert_eq!(said.code, code, "{words:?}: {said:?}");
+    }
+    let previewed = home.ok(&purge(&[&TARGETS[..], &["--dry-run", "--json"]].concat()));
+    let preview: serde_json::Value = serde_json::from_str(previewed.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (preview["versions"].as_u64(), preview["in_newest"].as_bool(), preview["pijul"].as_bool()),
+        (Some(4), Some(true), Some(true))
+    );
+    assert_eq!(preview["others"].as_array().unwrap().len(), 0, "{preview}");
+    assert_eq!(versions(&home), before, "a dry run, or a refusal, changed something");
+
+    home.ok(&purge(&all));
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    assert!(!home.project().join(".pijul").exists() && !home.project().join("meta/pijul-index").exists());
+    let after = versions(&home);
+    assert_eq!(after.len(), before.len());
+    for ((id, was), (now_id, now)) in before.iter().zip(&after) {
+        assert_eq!((id, &cleaned(was)), (now_id, now));
+    }
+    for deep in [&[][..], &["--deep"]] {
+        let fsck = home.ok(&[&["fsck", "p"], deep].concat());
+        assert!(fsck.contains("clean") && fsck.contains("purged on") && fsck.contains("saved by accident"), "{fsck}");
+    }
+    let gone = home.ize(&["cat", "p", "large", "--at", &before[0].0]);
+    assert_eq!(gone.code, 3, "{gone:?}");
+    assert!(!home.ok(&["history", "p"]).contains(SECRET));
+    // It goes on as if nothing had been: mounted, written, taken back, killed.
+    home.mount();
+    assert_eq!(tree(&home.mount), cleaned(&before.last().unwrap().1));
+    home.ok(&["restore", "p", "plain/deep/text", "--at", &before[0].0]);
+    std::fs::write(home.mount.join("large"), "new").unwrap();
+    home.kill();
+    home.mount();
+    home.ok(&["commit", "p"]);
+    assert_eq!(home.ok(&["cat", "p", "plain/deep/text"]), "one line\n".repeat(30_000));
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+    home.unmount();
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+}
+
+#[test]
+fn the_newest_state_may_be_kept_and_what_is_in_no_old_one_goes() {
+    let home = Home::new();
+    home.mount();
+    std::fs::write(home.mount.join("config"), format!("token = {SECRET}\n")).unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::write(home.mount.join("config"), "token = none\n").unwrap();
+    std::fs::write(home.mount.join("other"), "x").unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let ids: Vec<String> = home.history().iter().map(|c| c["id"].as_str().unwrap().to_owned()).collect();
+    home.ok(&["purge", "p", "config", "--keep-current", "--confirm", "p"]);
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    assert_eq!(home.ok(&["cat", "p", "config"]), "token = none\n");
+    assert_eq!(home.ize(&["cat", "p", "config", "--at", &ids[1]]).code, 3);
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+}
+
+#[test]
+fn a_purged_blob_leaves_entries_that_say_so_and_can_be_written_over() {
+    let home = Home::new();
+    home.mount();
+    let secret = format!("{SECRET}\n").repeat(100);
+    for name in ["a", "b"] {
+        std::fs::write(home.mount.join(name), &secret).unwrap();
+    }
+    std::fs::write(home.mount.join("c"), "other").unwrap();
+    home.ok(&["commit", "p"]);
+    let first = home.history()[0]["id"].as_str().unwrap().to_owned();
+    std::fs::remove_file(home.mount.join("b")).unwrap();
+    home.unmount();
+    let id = BlobId::of(secret.as_bytes()).to_string();
+    let unknown = home.ize(&["purge", "p", "--blob", &BlobId::of(b"?").to_string(), "--confirm", "p"]);
+    assert_eq!(unknown.code, 3, "{unknown:?}");
+    let said = home.ok(&["purge", "p", "--blob", &id, "--confirm", "p"]);
+    assert!(said.contains("    a\n") && said.contains("    b\n"), "{said}");
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    let fsck = home.ok(&["fsck", "p", "--deep"]);
+    assert!(fsck.contains("clean") && fsck.contains("1 blobs that states name are gone on purpose"), "{fsck}");
+    for (path, at) in [("a", "now"), ("b", first.as_str())] {
+        let cat = home.ize(&["cat", "p", path, "--at", at]);
+        assert!(cat.code == 1 && cat.err.contains("purged on"), "{cat:?}");
+    }
+    assert_eq!(home.ok(&["cat", "p", "c", "--at", &first]), "other");
+    home.mount();
+    let a = home.mount.join("a");
+    assert_eq!(std::fs::metadata(&a).unwrap().len(), secret.len() as u64);
+    assert_eq!(std::fs::read(&a).unwrap_err().raw_os_error(), Some(libc::EIO));
+    let restore = home.ize(&["restore", "p", "b", "--at", &first]);
+    assert!(restore.code != 0 && restore.err.contains("purged on"), "{restore:?}");
+    assert!(!home.mount.join("b").exists());
+    // Appended to, it becomes a version all the same; the bytes before are zeros.
+    use std::io::Write;
+    std::fs::OpenOptions::new().append(true).open(&a).unwrap().write_all(b"more").unwrap();
+    home.ok(&["commit", "p"]);
+    let mut expected = vec![0; secret.len()];
+    expected.extend_from_slice(b"more");
+    assert_eq!(home.ize(&["cat", "p", "a"]).bytes, expected);
+    // The same content saved again is content again.
+    std::fs::write(home.mount.join("d"), &secret).unwrap();
+    home.ok(&["commit", "p"]);
+    assert_eq!(home.ok(&["cat", "p", "b", "--at", &first]), secret);
+    home.unmount();
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("0 blobs that states name are gone"));
+}
+
+/// Killed at any moment, a purge was not begun, or the next opening ends it: never anything between, never damage.
+#[test]
+fn a_purge_that_is_killed_has_not_begun_or_is_brought_to_its_end() {
+    let origin = Home::new();
+    leaked(&origin);
+    origin.ok(&["commit", "p"]);
+    let before = versions(&origin);
+    let mut rng = StdRng::seed_from_u64(8);
+    let args = [&["purge", "p"], &TARGETS[..], &["--confirm", "p"]].concat();
+    let copy = || {
+        let home = Home::new();
+        sh(home.path(), &format!("cp -a {} {}", origin.central().display(), home.central().display()));
+        home
+    };
+    let whole = copy();
+    let begun = Instant::now();
+    whole.ok(&args);
+    let took = begun.elapsed();
+    for round in 0..rounds(8) {
+        let home = copy();
+        let mut child = home.command(&args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        // The half that changes something is the later one.
+        std::thread::sleep(Duration::from_secs_f64(took.as_secs_f64() * rng.random_range(0.2..1.1)));
+        kill_now(i32::try_from(child.id()).unwrap());
+        child.wait().unwrap();
+        let unfinished = home.project().join("meta/purge").exists();
+        let fsck = home.ize(&["fsck", "p"]);
+        assert!(fsck.code == 0 || fsck.code == 4, "round {round}: {fsck:?}");
+        assert_eq!(fsck.out.contains("a purge was interrupted"), unfinished, "round {round}: {fsck:?}");
+        let opened = home.ize(&["commit", "p"]);
+        assert_eq!(opened.code, 0, "round {round}: {opened:?}");
+        assert_eq!(opened.err.contains("an interrupted purge was brought to its end"), unfinished, "round {round}: {opened:?}");
+        assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+        let after = versions(&home);
+        let purged = after != before;
+        if purged {
+            assert!(before.iter().zip(&after).all(|((a, was), (b, now))| a == b && cleaned(was) == *now), "round {round}");
+            assert_eq!(places(&home.project(), SECRET), [] as [String; 0], "round {round}");
+        } else {
+            assert!(!unfinished, "round {round}");
+        }
+    }
+}
