@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::ids::{Ino, Lsn, Time};
 use crate::op::{Entry, Operation, ProcessKey, RenameMode};
 
-/// A window of more operations than this is one version: about 50 bytes of memory go for each while it is cut up.
+/// A window of more operations than this is one version: some 250 bytes of memory go for each while it is cut up.
 pub const OPERATIONS_MAX: u64 = 100_000;
 /// A window of more units than this is one version.
 const UNITS_MAX: usize = 1024;
