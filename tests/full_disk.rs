@@ -25,7 +25,8 @@ fn mounted(mib: u64, settings: &str) -> Home {
     home
 }
 
-const QUIET: &str = "[log]\nsegment-size = \"1MiB\"\n[group]\nidle = \"1h\"\n[prune]\nmin-free = \"0%\"\n[retention]\nmax-store = \"unlimited\"\n";
+const QUIET: &str =
+    "[log]\nsegment-size = \"1MiB\"\n[group]\nidle = \"1h\"\n[prune]\nmin-free = \"0%\"\n[retention]\nmax-store = \"unlimited\"\n";
 
 /// Bytes that do not shrink, other ones for each seed.
 fn noise(seed: u64, len: usize) -> Vec<u8> {

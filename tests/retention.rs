@@ -172,7 +172,7 @@ fn churn(home: &Home, max: u64, total: u64, each: usize, after: &mut dyn FnMut(u
         eventually("room", || {
             let now = taken(home);
             peak = peak.max(now);
-            now <= max / 8 * 7
+            now <= max / 4 * 3
         });
     }
     peak

@@ -168,8 +168,7 @@ impl Core {
                 Live::Content(content) => walk.content(&content, &mut Vec::new())?,
             }
         }
-        let Walk { mut keep, entered, .. } = walk;
-        keep.extend(entered);
+        let mut keep = walk.kept();
         keep.extend(named);
         Ok(keep)
     }
@@ -226,7 +225,9 @@ impl<'a> Walk<'a> {
 
     /// What was collected.
     pub(super) fn kept(self) -> HashSet<BlobId> {
-        self.keep.into_iter().chain(self.entered).collect()
+        let Self { mut keep, entered, .. } = self;
+        keep.extend(entered);
+        keep
     }
 
     pub(super) fn state(&mut self, root: &BlobId) -> Result<(), TreeError> {

@@ -1,7 +1,7 @@
 //! Keeps a store within its limit while nobody asks, and paths without history out of versions; remembers what was done.
 //!
 //! How large the store is, is told from counters between two looks at its files: those of the log and the packs move fast, the rest does
-//! not. Work begins at seven eighths of the limit and ends at three quarters, so that a store stays below it while programs go on writing.
+//! not. Work begins at three quarters of the limit and ends at five eighths, so that a store stays below it while programs go on writing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,7 +92,7 @@ impl Retention {
         let limit = self.limit();
         Request {
             limit,
-            target: limit.map_or(u64::MAX, |limit| limit / 4 * 3),
+            target: limit.map_or(u64::MAX, |limit| limit / 8 * 5),
             ages: self.settings.ages,
             by_age: false,
             clock_jumped: self.clock.jumped(),
@@ -220,7 +220,7 @@ impl Watch {
     /// Damage or I/O errors.
     pub fn look(&mut self) -> Result<()> {
         let Some(max) = self.retention.limit() else { return Ok(()) };
-        let start = max / 8 * 7;
+        let start = max / 4 * 3;
         let size = self.size(max)?;
         if size <= start || self.in_vain(size) {
             return Ok(());
@@ -253,7 +253,7 @@ impl Watch {
             && counters >= m.counters
         {
             let size = m.size + (counters - m.counters);
-            let near = size > max / 4 * 3;
+            let near = size > max / 8 * 5;
             let lasts = if near { (m.cost * MEASURING).clamp(MEASURED_FOR_MIN, MEASURED_FOR) } else { MEASURED_FOR };
             if m.at.elapsed() < lasts {
                 return Ok(size);

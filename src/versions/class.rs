@@ -160,9 +160,21 @@ impl Seen {
                     _ => return Err(TreeError::NoInode(entry.ino)),
                 },
             };
-            self.files.insert(join(dir, name), head_of(blobs, &node, max)?);
+            match head_of(blobs, &node, max) {
+                Ok(head) => _ = self.files.insert(join(dir, name), head),
+                Err(e) => _ = is_lost(Err(e))?,
+            }
         }
         Ok(())
+    }
+}
+
+/// Are the bytes of a file damaged, or purged? Then it says nothing: more is kept, and nobody is stopped by it. fsck names it.
+fn is_lost(read: Result<(), TreeError>) -> Result<bool, TreeError> {
+    match read {
+        Ok(()) => Ok(false),
+        Err(TreeError::Blob { damaged: true, .. }) => Ok(true),
+        Err(e) => Err(e),
     }
 }
 
@@ -211,7 +223,9 @@ impl Look for Tree {
                 break;
             }
             bytes.resize(at + usize::try_from(plan.len()).unwrap_or(0), 0);
-            plan.read(&**self.blobs(), &mut bytes[at..])?;
+            if is_lost(plan.read(&**self.blobs(), &mut bytes[at..]))? {
+                return Ok(None);
+            }
         }
         Ok(Some(bytes))
     }
@@ -614,5 +628,26 @@ mod tests {
         assert_eq!(decide(b"node_modules/x", false).rule, npm);
         assert!(classes.problems.iter().any(|p| p.contains("line 4")), "{:?}", classes.problems);
         assert!(classes.problems.iter().any(|p| p.contains("`[z-a]`")), "{:?}", classes.problems);
+    }
+
+    #[test]
+    fn a_file_whose_bytes_are_lost_says_nothing() {
+        use crate::ids::BlobId;
+        use crate::tree::testing::MemoryBlobs;
+        use crate::versions::node::Attributes;
+        let blobs = MemoryBlobs::default();
+        let node = |id| {
+            let (attrs, xattrs) = (Attributes::default(), Default::default());
+            let content = Content::Pieces(vec![Piece::Chunk { id, len: 4 }]);
+            Node { kind: FileKind::File, attrs, xattrs, nlink: 1, size: 4, allocated: 4, content }
+        };
+        let state = State { version: 1, root: node(BlobId([0; 32])), inodes: None, inodes_height: 0 };
+        let there = crate::tree::BlobWrite::put(&blobs, b"*.o\n").unwrap();
+        for (id, class) in [(there, Class::None), (BlobId([9; 32]), Class::Keep)] {
+            let entry = Entry { name: FILE.to_vec(), ino: crate::ids::Ino(2), kind: FileKind::File, node: Some(Box::new(node(id))) };
+            let mut seen = Seen::default();
+            seen.enter(&blobs, &state, b"", &[entry]).unwrap();
+            assert_eq!(Classes::new(&ClassSettings::default()).of(&mut seen, b"a.o", false).unwrap(), class);
+        }
     }
 }

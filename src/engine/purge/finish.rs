@@ -28,7 +28,6 @@ use crate::project::{Layout, atomic};
 use crate::storage::{Storage, StorageFile};
 use crate::versions::checkpoint::{self, Checkpoint};
 use crate::versions::coalesce::{between, listed};
-
 use crate::versions::version_log::{Action, Mode, Version, VersionLog};
 use crate::wal::format::segment_of_name;
 
