@@ -111,6 +111,10 @@ impl Blobs {
     }
 }
 
+fn full() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOSPC)
+}
+
 impl Sweep<'_> {
     /// Whether the last pack is left out, because the disk was too full to close it.
     #[must_use]
@@ -160,7 +164,11 @@ impl Sweep<'_> {
         }
         // What frees space without taking any first: the disk may be full.
         plans.sort_unstable();
-        for (_, pack, end) in plans {
+        for (kept_bytes, pack, end) in plans {
+            // Copies that cannot be finished would take the room that is left for nothing.
+            if kept_bytes > 0 && self.blobs.storage.available(&self.blobs.dir) < kept_bytes {
+                return Err(BlobError::io(format!("copy what is kept of `{}`", self.blobs.pack_path(pack).display()), full()));
+            }
             if let Err(e) = self.empty_pack(pack, end, keep, options.shred, &mut report) {
                 // What was taken out of the index while the pack stays is still there for whoever opens the store next.
                 let _ = self.settle(&[pack]);

@@ -99,6 +99,12 @@ impl Group {
         }
     }
 
+    /// Inodes touched.
+    #[must_use]
+    pub fn inodes(&self) -> usize {
+        self.inodes.len()
+    }
+
     /// Would the group have to end before an operation at `time`?
     #[must_use]
     pub fn is_over_at(&self, time: Time, limits: &GroupLimits) -> bool {

@@ -147,10 +147,11 @@ impl Engine {
         let owner = (project.identity.owner_uid, project.identity.owner_gid);
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), owner));
         let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
-        if let Some(max) = retention.limit() {
-            core.blobs.limit_packs(max / PARTS_MIN);
-            core.log.limit_payload(max / PARTS_MIN);
-        }
+        // What is kept of a pack, at most half of it, is copied into the room that is kept back if need be.
+        let (_, reserve) = sizes(project.layout.dir(), settings);
+        let part = retention.limit().map_or(u64::MAX, |max| max / PARTS_MIN);
+        core.blobs.limit_packs(part.min(reserve));
+        core.log.limit_payload(part);
         let engine = Arc::new(Self {
             core,
             retention,

@@ -15,7 +15,7 @@ use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use super::pace::{Pace, Paced};
 use super::parts::{Piece, Start, Window};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::ids::Lsn;
 use crate::op::{Entry, Operation, ProcessKey, ProcessRecord};
 use crate::tree::{BlobRead, LogBytes, Tree};
@@ -36,6 +36,8 @@ pub(super) struct Replayer {
 /// When groups end on a full disk, where what each of them needs must fit into the room that is kept back; see also [`TIGHT_INLINE`].
 const TIGHT: GroupLimits =
     GroupLimits { idle: Duration::from_secs(2), inodes: 250, bytes: 256 << 20, age: Duration::from_secs(30), parts: 1 };
+/// Bytes that an inode's entry takes, more or less, in what a version stores.
+const INODE_ROOM: u64 = 256;
 /// Bytes of small writes after which a group ends there: large ones take no room.
 const TIGHT_INLINE: u64 = 4 << 20;
 
@@ -204,7 +206,15 @@ impl Follower {
             let Checkpoint { lsn, next_ino, clock, .. } = history.checkpoint;
             (history.versions.last()?.map(|v| v.root), Start { root: self.tree.base_root(), next_ino, lsn, clock })
         };
-        let saving = self.tight.take().is_some() || core.is_short();
+        let inline = self.tight.take();
+        let saving = inline.is_some() || core.is_short();
+        if let Some(inline) = inline {
+            // What cannot be finished would take the room that is left for nothing.
+            let needed = inline + group.inodes() as u64 * INODE_ROOM;
+            if core.storage.available(core.layout.dir()) < needed {
+                return Err(Error::new(Class::Full, format!("there is no room for a version of {needed} bytes")));
+            }
+        }
         let Coalesced { committed, changes } = coalesce(&mut self.tree, &Paced { pace, done: group.last, tight: saving }, before.as_ref())?;
         let changes = core.with_history(&mut self.tree, changes)?;
         let busy = std::mem::take(&mut self.busy);

@@ -19,6 +19,9 @@ use crate::versions::version_log::VersionLog;
 use crate::wal::WalError;
 use crate::wal::format::segment_of_name;
 
+/// So often the log is read again when that fails.
+const PRUNES_MEANWHILE: usize = 5;
+
 impl Engine {
     /// How the project stands, as the daemon knows it.
     ///
@@ -30,7 +33,7 @@ impl Engine {
             let history = core.history();
             (history.checkpoint.clone(), first_version(&history.versions)?, thinned(&history.versions))
         };
-        let (uncommitted, uncommitted_more) = self.uncommitted(checkpoint.lsn)?;
+        let (uncommitted, uncommitted_more) = beside_prune(|| self.uncommitted(checkpoint.lsn))?;
         let log = core.log.usage();
         let blobs = core.blobs.usage();
         let replay_error = self.replay_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -41,7 +44,7 @@ impl Engine {
             (None, None) => None,
         };
         let queue = core.meter.queue(stuck, self.feeder.error().map(|why| format!("Pijul: {why}")));
-        let operations_since = first_operation(core)?;
+        let operations_since = beside_prune(|| first_operation(core))?;
         Ok(StatusReport {
             project: self.project.identity.name.clone(),
             dir: PathBytes::from(core.layout.dir()),
@@ -185,6 +188,17 @@ impl Touched {
 
 fn older(a: Option<Horizon>, b: Option<Horizon>) -> Option<Horizon> {
     [a, b].into_iter().flatten().min_by_key(|h| h.lsn)
+}
+
+/// Reads the log again where a prune took a segment away between its being listed and its being read.
+fn beside_prune<T>(read: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 0..PRUNES_MEANWHILE {
+        match read() {
+            Err(e) if e.class == Class::Io => std::thread::sleep(Duration::from_millis(10)),
+            done => return done,
+        }
+    }
+    read()
 }
 
 fn first_operation(core: &super::core::Core) -> Result<Option<Horizon>> {

@@ -32,6 +32,10 @@ fn wrap(file: File) -> FileRef {
 }
 
 impl Storage for Disk {
+    fn available(&self, dir: &Path) -> u64 {
+        rustix::fs::statvfs(dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<FileRef> {
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(wrap)
     }

@@ -55,6 +55,10 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// Whatever the disk says.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that files in `dir` may still grow by, as far as the disk says; `u64::MAX` where it does not.
+    fn available(&self, _dir: &Path) -> u64 {
+        u64::MAX
+    }
     /// Makes the names in `dir` durable.
     ///
     /// # Errors

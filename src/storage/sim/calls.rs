@@ -107,6 +107,10 @@ impl SimDisk {
 }
 
 impl Storage for SimDisk {
+    fn available(&self, _: &Path) -> u64 {
+        self.state().room().unwrap_or(u64::MAX)
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<FileRef> {
         let (mut state, mut fate) = self.call(CallKind::Create, |_| path.to_path_buf())?;
         state.parent_exists(path)?;
