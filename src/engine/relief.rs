@@ -41,14 +41,8 @@ impl Core {
         let mut freed = false;
         loop {
             let before = (self.history().checkpoint.lsn, self.taken());
-            // The last segment always stays, with all the bytes that it names: begin one behind it. First, as long as there is room for it.
-            self.log.seal()?;
-            if self.log.active().is_none() && self.log.usage().segments > 0 {
-                match self.log.begin() {
-                    Err(e) if e.errno() == libc::ENOSPC => {}
-                    begun => begun?,
-                }
-            }
+            // First, as long as there is room for it.
+            self.turn_segment()?;
             let short = match self.replay(true) {
                 Ok(_) => None,
                 Err(e) if e.class == Class::Full => Some(e),
@@ -65,6 +59,22 @@ impl Core {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Begins a segment behind the last one, which always stays, with all the bytes that it names and the version that it goes on from. A
+    /// disk too full for that goes without.
+    ///
+    /// # Errors
+    /// The log's.
+    pub(super) fn turn_segment(&self) -> Result<()> {
+        self.log.seal()?;
+        if self.log.active().is_none() && self.log.usage().segments > 0 {
+            match self.log.begin() {
+                Err(e) if e.errno() == libc::ENOSPC => {}
+                begun => begun?,
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of log and packs.

@@ -88,10 +88,13 @@ impl Core {
     /// Damage or I/O errors; what went until then was not needed.
     pub fn thin(&self, request: &Request, size: &Size<'_>, take_out: &dyn Fn() -> Result<()>) -> Result<Thinned> {
         let mut before = size()?;
-        if request.limit.is_some_and(|limit| before > limit) && !request.dry_run && self.pending() {
-            // What no version holds yet keeps its log: no version may go in its stead.
-            self.replay(true)?;
-            before = size()?;
+        if request.limit.is_some_and(|limit| before > limit) && !request.dry_run {
+            if self.pending() {
+                // What no version holds yet keeps its log: no version may go in its stead.
+                self.replay(true)?;
+                before = size()?;
+            }
+            self.turn_segment()?;
         }
         let mut thinned = Thinned { size: (before, before), ..Thinned::default() };
         let over = request.limit.is_some_and(|limit| before > limit);
@@ -139,6 +142,9 @@ impl Core {
             let replayer = self.replayer();
             self.with_reserve(|| self.sweep(&replayer, SweepOptions { garbage_percent: 0, ..SweepOptions::default() }))?;
             thinned.size.1 = size()?;
+        }
+        if !request.dry_run {
+            self.log.restore_reserve();
         }
         thinned.stuck = request.limit.is_some_and(|limit| thinned.size.1 > limit);
         Ok(thinned)
