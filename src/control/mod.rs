@@ -8,6 +8,7 @@ mod address;
 pub mod client;
 pub mod message;
 pub mod server;
+mod status;
 
 pub use client::Client;
 pub use message::{Hello, Request, Response};
