@@ -1,7 +1,7 @@
 //! `ize purge`: what was saved by accident really goes, from every version, from the log, the packs and the Pijul history.
 //!
 //! Works on a project that nobody has open. [`Purge::prepare`] takes the lock, recovers, makes versions of everything and finds what would go;
-//! [`Purge::carry_out`] writes down what goes ([`intent`]) and does it ([`finish`]). A crash before that is written leaves everything; after it, the
+//! [`Purge::carry_out`] writes down what goes (`intent`) and does it (`finish`). A crash before that is written leaves everything; after it, the
 //! next opening for writing goes on.
 
 mod finish;

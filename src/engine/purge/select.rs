@@ -15,7 +15,7 @@ pub const LISTED: usize = 1000;
 /// Paths, the first of them by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
-    /// At most [`LISTED`].
+    /// At most 1,000.
     pub listed: BTreeSet<Vec<u8>>,
     /// True when there are more.
     pub more: bool,
