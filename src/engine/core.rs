@@ -302,7 +302,11 @@ impl Core {
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         match work() {
             Err(e) if e.class == Class::Full && self.log.release_reserve() => {
-                let done = work();
+                let done = match work() {
+                    // The last of it: a few blocks may be all that is lacking.
+                    Err(e) if e.class == Class::Full && self.log.release_reserve() => work(),
+                    done => done,
+                };
                 self.log.restore_reserve();
                 done
             }

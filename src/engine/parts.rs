@@ -170,6 +170,10 @@ impl Window<'_> {
                 None => pieces.push(rest),
             }
         }
+        // A part that lists nothing would be no version, and the window is whole or none.
+        if pieces.iter().any(|piece| coalesce::listed(&piece.changes).is_empty()) {
+            return Ok(Vec::new());
+        }
         Ok(pieces)
     }
 

@@ -63,7 +63,7 @@ impl Core {
     pub fn prune(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
         let pruned = self.with_reserve(|| self.prune_once(limits, dry_run))?;
         if !dry_run {
-            self.log.restore_reserve();
+            self.log.refill_reserve();
         }
         Ok(pruned)
     }

@@ -38,6 +38,8 @@ const TIGHT: GroupLimits =
     GroupLimits { idle: Duration::from_secs(2), inodes: 250, bytes: 256 << 20, age: Duration::from_secs(30), parts: 1 };
 /// Bytes that an inode's entry takes, more or less, in what a version stores.
 const INODE_ROOM: u64 = 256;
+/// Bytes that are left for checkpoints, so that what was committed can be pruned and makes room.
+const CHECKPOINT_ROOM: u64 = 512 << 10;
 /// Bytes of small writes after which a group ends there: large ones take no room.
 const TIGHT_INLINE: u64 = 4 << 20;
 
@@ -210,7 +212,7 @@ impl Follower {
         let saving = inline.is_some() || core.is_short();
         if let Some(inline) = inline {
             // What cannot be finished would take the room that is left for nothing.
-            let needed = inline + group.inodes() as u64 * INODE_ROOM;
+            let needed = inline + group.inodes() as u64 * INODE_ROOM + CHECKPOINT_ROOM;
             if core.storage.available(core.layout.dir()) < needed {
                 return Err(Error::new(Class::Full, format!("there is no room for a version of {needed} bytes")));
             }
@@ -291,9 +293,8 @@ fn append(
     for (part, piece) in (1u32..).zip(pieces) {
         let paths = listed(&piece.changes);
         let label = label.clone().filter(|_| part == parts);
-        if paths.is_empty() && label.is_none() {
-            // Nothing that has a name differs (an unlinked file was closed): no version, the next one covers these records too. Never a
-            // part of several.
+        if paths.is_empty() && label.is_none() && parts == 1 {
+            // Nothing that has a name differs (an unlinked file was closed): no version, the next one covers these records too.
             continue;
         }
         let seq = versions.newest().next();

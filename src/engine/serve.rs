@@ -72,6 +72,11 @@ impl Engine {
     /// # Errors
     /// Damage or I/O errors.
     pub fn thin(&self, request: &ThinRequest) -> Result<ThinReport> {
+        // No version goes that Pijul lacks: it gets them first, if it can.
+        let newest = self.core.history().checkpoint.version;
+        if let Err(e) = self.feeder.wait_for(newest, super::PIJUL_PATIENCE) {
+            tracing::warn!("{e}; what Pijul lacks stays");
+        }
         let mut wanted = super::thin::Request { dry_run: request.dry_run, ..self.retention.configured() };
         if let Some(max) = request.max_store {
             (wanted.limit, wanted.target) = (Some(max), max);

@@ -177,8 +177,11 @@ impl Store {
         if base.as_ref().is_some_and(|v| v.last == to) {
             return Ok(tree);
         }
-        // The checkpoint may lie above the last version, where only files without a name changed: those records may be pruned.
-        if base.as_ref().map_or(VersionSeq(0), |v| v.seq) == self.checkpoint.version && self.checkpoint.lsn > tree.applied() {
+        let oldest = self.oldest_in_log()?;
+        // The checkpoint may lie above the last version, where only files without a name or without history changed: those records may be
+        // pruned.
+        let reaches = oldest.is_some_and(|oldest| oldest <= tree.applied().next());
+        if !reaches && base.as_ref().map_or(VersionSeq(0), |v| v.seq) == self.checkpoint.version && self.checkpoint.lsn > tree.applied() {
             let above = until.map_or(to >= self.checkpoint.lsn, |time| time >= self.checkpoint.clock);
             if !above {
                 return Ok(tree);
@@ -186,9 +189,9 @@ impl Store {
             tree = self.tree(self.checkpoint.root, self.checkpoint.lsn, self.checkpoint.clock)?;
         }
         // Between versions: the log must reach from the version's end without a gap.
-        let oldest = self.oldest_in_log()?;
         let next = self.version_after(base.as_ref())?;
-        if let Some(oldest) = oldest
+        // A log without a record goes on behind the checkpoint.
+        if let Some(oldest) = oldest.or_else(|| (self.checkpoint.lsn > Lsn::ZERO).then(|| self.checkpoint.lsn.next()))
             && oldest > tree.applied().next()
             && next.is_some()
         {

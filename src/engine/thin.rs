@@ -144,7 +144,7 @@ impl Core {
             thinned.size.1 = size()?;
         }
         if !request.dry_run {
-            self.log.restore_reserve();
+            self.log.refill_reserve();
         }
         thinned.stuck = request.limit.is_some_and(|limit| thinned.size.1 > limit);
         Ok(thinned)
@@ -157,7 +157,8 @@ impl Core {
             oldest = Some(record.lsn);
             Ok(ControlFlow::Break(()))
         })?;
-        Ok(oldest)
+        // A log without a record goes on behind the checkpoint.
+        Ok(Some(oldest.unwrap_or_else(|| self.history().checkpoint.lsn.next())))
     }
 
     /// All versions, as far as thinning needs to know them.

@@ -134,9 +134,15 @@ impl Log {
         if need == Need::Bytes && !self.reserve.is_whole() {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        let full = match self.spares.take(needed, wanted, least) {
-            Err(e) if e.kind() == io::ErrorKind::StorageFull && need > Need::Bytes => e,
-            taken => return taken.map(|spare| Next { spare, kept: false }),
+        // Room that was lent must not become a segment: not a large one, and none that takes bytes of files.
+        let whole = self.reserve.is_whole();
+        let full = if whole {
+            match self.spares.take(needed, wanted, least) {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull && need > Need::Bytes => e,
+                taken => return taken.map(|spare| Next { spare, kept: false }),
+            }
+        } else {
+            io::Error::from_raw_os_error(libc::ENOSPC)
         };
         let size = KEPT_SIZE.min(least).min(self.reserve.part() / 2 / 4096 * 4096).max(needed);
         for _ in 0..KEPT_TRIES {
@@ -148,6 +154,10 @@ impl Log {
                 Err(e) if e.kind() == io::ErrorKind::StorageFull => {}
                 made => return made.map(|spare| Next { spare, kept: true }),
             }
+        }
+        if !whole && need == Need::Change {
+            // Nothing left to give; where there is some room all the same, what takes away goes on.
+            return self.spares.take(needed, size, size).map(|spare| Next { spare, kept: true });
         }
         Err(full)
     }

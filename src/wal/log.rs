@@ -245,6 +245,11 @@ impl Log {
         self.reserve.is_whole()
     }
 
+    /// Keeps room back again, if there is any and nobody was given it.
+    pub fn refill_reserve(&self) {
+        self.reserve.refill();
+    }
+
     /// Keeps room back again, if there is any.
     pub fn restore_reserve(&self) {
         self.reserve.restore();

@@ -83,6 +83,14 @@ impl Reserve {
         self.make(&mut turn);
     }
 
+    /// Makes it whole, unless somebody has it.
+    pub(super) fn refill(&self) {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !turn.given {
+            self.make(&mut turn);
+        }
+    }
+
     /// Is all of it there? Where it is not, making it is tried, though not all the time.
     pub(super) fn is_whole(&self) -> bool {
         if self.held.load(Ordering::Acquire) >= self.size {
@@ -114,25 +122,31 @@ impl Reserve {
         }
     }
 
-    fn extend(&self, file: &FileRef, there: u64) -> io::Result<()> {
-        match file.allocate(self.size) {
-            Ok(()) => {
-                self.held.store(self.size, Ordering::Release);
-                Ok(())
+    /// In steps, so that a disk without room for all of it has what matters most.
+    fn extend(&self, file: &FileRef, mut there: u64) -> io::Result<()> {
+        let least = self.opening + self.part;
+        for step in [self.opening, least, least.midpoint(self.size), self.size] {
+            if there >= step {
+                continue;
             }
-            Err(e) => {
+            if let Err(e) = file.allocate(step) {
                 // What it got is somebody else's last room; an empty file says nothing.
                 let back = if there == 0 { remove(&*self.storage, &self.path).map(drop) } else { file.set_len(there) };
-                back.and(Err(e))
+                return back.and(Err(e));
             }
+            there = step;
+            self.held.store(there, Ordering::Release);
         }
+        Ok(())
     }
 
-    /// Gives its room away, but for what an opening and changes need, until [`Reserve::restore`]; false when there was none.
+    /// Gives its room away, but for what an opening and changes need, until [`Reserve::restore`]; when that was given already, what changes need
+    /// too. False when there was nothing to give.
     pub(super) fn release(&self) -> bool {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.opening + self.part;
-        let given = self.held.load(Ordering::Acquire) > left && self.storage.open(&self.path).and_then(|file| file.set_len(left)).is_ok();
+        let held = self.held.load(Ordering::Acquire);
+        let left = if held > self.opening + self.part { self.opening + self.part } else { self.opening };
+        let given = held > left && self.storage.open(&self.path).and_then(|file| file.set_len(left)).is_ok();
         turn.given |= given;
         if given {
             self.held.store(left, Ordering::Release);
