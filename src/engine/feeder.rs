@@ -119,6 +119,10 @@ impl Feeder {
                 if head >= history.checkpoint.version { None } else { history.versions.after(head)? }
             };
             let Some(version) = version else { return Ok(()) };
+            if !self.core.log.has_room() {
+                // What is left is for replay and prune; Pijul may lag.
+                return Err(Error::new(Class::Full, "the disk is full; it goes on when there is room"));
+            }
             feed.record(&version)?;
             head = version.seq;
             self.head.store(head.0, Ordering::Release);

@@ -155,7 +155,7 @@ impl Log {
                 made => return made.map(|spare| Next { spare, kept: true }),
             }
         }
-        if !whole && need == Need::Change {
+        if !whole && need > Need::Bytes {
             // Nothing left to give; where there is some room all the same, what takes away goes on.
             return self.spares.take(needed, size, size).map(|spare| Next { spare, kept: true });
         }

@@ -156,12 +156,14 @@ impl Reserve {
 
     /// Gives `bytes` of its room to an append, as far as `need` may have them; false when not.
     pub(super) fn give(&self, bytes: u64, need: Need) -> bool {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let floor = match need {
             Need::Bytes => self.size,
+            // While the rest is lent, half of what is left for changes.
+            Need::Names if turn.given => self.opening + self.part / 2,
             Need::Names => self.size - self.part,
             Need::Change => self.opening,
         };
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = self.held.load(Ordering::Acquire).checked_sub(bytes).filter(|left| *left >= floor) else { return false };
         if self.storage.open(&self.path).and_then(|file| file.set_len(left)).is_err() {
             return false;
