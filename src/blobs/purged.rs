@@ -11,7 +11,7 @@ use super::Blobs;
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, StoreId, Time};
 use crate::project::Layout;
-use crate::storage::Storage;
+use crate::storage::{Storage, read_small};
 
 const MAGIC: &[u8; 8] = b"IZEPURGD";
 const FORMAT: u32 = 1;
@@ -76,16 +76,7 @@ fn parse(bytes: &[u8], store: StoreId) -> Option<(Vec<Tombstone>, usize)> {
 }
 
 fn bytes_of(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
-    let doing = || format!("cannot read {}", path.display());
-    let file = match storage.open_read(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(doing(), e)),
-    };
-    let len = file.len().map_err(|e| Error::io(doing(), e))?.min(MAX);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io(doing(), e))?;
-    Ok(Some(bytes))
+    read_small(storage, path, MAX).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))
 }
 
 /// Every purge there was, the oldest first.

@@ -13,6 +13,7 @@ use crate::op::{
     BLOB_THRESHOLD, Chmod, Chown, Create, Data, Link, Mark, Marker, Mkdir, Mknod, Operation, RemoveXattr, Rmdir, SetXattr, Symlink,
     Truncate, Unlink, Utimens, Write,
 };
+use crate::tree::path::{join, split};
 use crate::tree::{Body, Source, Tree};
 use crate::versions::class::{self, ClassSettings, Classes};
 use crate::versions::node::FileKind;
@@ -107,17 +108,6 @@ struct Planner<'a> {
     left: Vec<Vec<u8>>,
     /// Directories above named paths that are gone now and come back.
     revived: BTreeSet<Vec<u8>>,
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&b| b == b'/') {
-        Some(i) => (&path[..i], &path[i + 1..]),
-        None => (&[], path),
-    }
 }
 
 impl Planner<'_> {

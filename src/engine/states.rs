@@ -236,12 +236,7 @@ impl Store {
     /// # Errors
     /// I/O errors, damage.
     pub fn oldest_in_log(&self) -> Result<Option<Lsn>> {
-        let mut oldest = None;
-        crate::wal::for_each_record(&*self.storage, &self.layout.wal(), self.id, Lsn::ZERO, Lsn(u64::MAX), &mut |record, _| {
-            oldest = Some(record.lsn);
-            Ok(ControlFlow::Break(()))
-        })?;
-        Ok(oldest)
+        crate::wal::first_lsn(&*self.storage, &self.layout.wal(), self.id)
     }
 
     /// The last record of the log, or the checkpoint where the log holds none above it.

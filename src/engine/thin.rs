@@ -10,7 +10,6 @@
 //! an error that says so ([`super::states::Store::explain`]); a restore holds replay, so nothing goes under it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,7 +109,7 @@ impl Core {
             let pruned = self.prune(limits, request.dry_run)?;
             thinned.log = pruned.dropped();
             room.freed = thinned.log.1 + pruned.segments.iter().filter(|s| s.stays.is_none()).map(|s| s.payload).sum::<u64>();
-            oldest = pruned.segments.iter().find(|s| s.stays.is_some()).map(|s| s.range.0);
+            oldest = pruned.segments.iter().find(|s| s.stays.is_some()).map_or(oldest, |s| s.range.0);
         }
         if !request.dry_run {
             take_out()?;
@@ -150,19 +149,14 @@ impl Core {
         Ok(thinned)
     }
 
-    /// The oldest record that the log holds.
-    fn oldest_in_log(&self) -> Result<Option<Lsn>> {
-        let mut oldest = None;
-        crate::wal::for_each_record(&*self.storage, &self.layout.wal(), self.store, Lsn::ZERO, Lsn(u64::MAX), &mut |record, _| {
-            oldest = Some(record.lsn);
-            Ok(ControlFlow::Break(()))
-        })?;
-        // A log without a record goes on behind the checkpoint.
-        Ok(Some(oldest.unwrap_or_else(|| self.history().checkpoint.lsn.next())))
+    /// The oldest record that the log holds, or would hold: one without a record goes on behind the checkpoint.
+    fn oldest_in_log(&self) -> Result<Lsn> {
+        let oldest = crate::wal::first_lsn(&*self.storage, &self.layout.wal(), self.store)?;
+        Ok(oldest.unwrap_or_else(|| self.history().checkpoint.lsn.next()))
     }
 
     /// All versions, as far as thinning needs to know them.
-    fn known(&self, fed: Option<VersionSeq>, oldest: Option<Lsn>) -> Result<Vec<Known>> {
+    fn known(&self, fed: Option<VersionSeq>, oldest: Lsn) -> Result<Vec<Known>> {
         let history = self.history();
         let newest = history.versions.newest();
         let mut known: Vec<Known> = Vec::new();
@@ -258,8 +252,8 @@ impl Core {
 }
 
 /// Does somebody go on from this version in the log?
-fn is_base(version: &Version, oldest: Option<Lsn>) -> bool {
-    oldest.is_some_and(|oldest| version.last.next() >= oldest)
+fn is_base(version: &Version, oldest: Lsn) -> bool {
+    version.last.next() >= oldest
 }
 
 /// Versions looked at in one go.

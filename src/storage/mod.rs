@@ -84,6 +84,20 @@ pub fn write_zeros<F: StorageFile + ?Sized>(file: &F, len: u64, at_once: usize) 
     Ok(())
 }
 
+/// The first `max` bytes of a small file; `None` when there is none.
+///
+/// # Errors
+/// Whatever the disk says.
+pub fn read_small(storage: &dyn Storage, path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match storage.open_read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(max)).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Some(bytes))
+}
+
 /// An open file of a [`Storage`].
 pub trait StorageFile: Send + Sync + Debug {
     /// Length in bytes.

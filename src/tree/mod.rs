@@ -10,6 +10,7 @@ mod extents;
 mod load;
 #[cfg(test)]
 pub(crate) mod naive;
+pub(crate) mod path;
 mod rebase;
 mod reorder;
 mod take_out;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Ino, Lsn, SegmentId, StoreId, Time, VersionSeq};
-use crate::storage::Storage;
+use crate::storage::{Storage, read_small};
 
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"IZECHKPT";
@@ -106,15 +106,8 @@ fn crc(store: StoreId, head: &[u8], body: &[u8]) -> u32 {
 /// # Errors
 /// `Damage` when its bytes are wrong, I/O errors.
 pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Option<Checkpoint>> {
-    let doing = || format!("cannot read {}", path.display());
-    let file = match storage.open_read(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(doing(), e)),
-    };
-    let len = file.len().map_err(|e| Error::io(doing(), e))?.min(MAX);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io(doing(), e))?;
+    let read = read_small(storage, path, MAX).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
+    let Some(bytes) = read else { return Ok(None) };
     Checkpoint::decode(&bytes, store).map(Some).map_err(|why| {
         Error::new(Class::Damage, format!("the checkpoint {} cannot be used: {why}", path.display()))
             .hint("keep a copy of the project's directory; the version log beside it still names every version")

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::tree::path::{join, split};
 use crate::tree::{BlobRead, Tree, TreeError, decode_blob};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, Entry, FileKind, InodeEntry, Node, Piece, State};
@@ -480,17 +481,6 @@ fn said(dir: &Dir, path: &[u8], is_dir: bool) -> Option<(Class, Rule)> {
 fn has_tag(state: &mut dyn Look, dir: &[u8]) -> Result<bool, TreeError> {
     let head = state.file(&join(dir, TAG), TAG_SIGNATURE.len() as u64)?;
     Ok(head.is_some_and(|head| head == TAG_SIGNATURE))
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&b| b == b'/') {
-        Some(i) => (&path[..i], &path[i + 1..]),
-        None => (&[], path),
-    }
 }
 
 #[cfg(test)]

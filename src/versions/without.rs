@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::class::{Class, ClassSettings, Classes, Seen, Token};
 use super::node::{Content, DirNode, Entry, FileKind};
 use crate::ids::{BlobId, Ino, Lsn, Time};
+use crate::tree::path::{join, split};
 use crate::tree::{BlobRead, BlobWrite, Tree, TreeError, decode_blob, load_state};
 
 /// Directories remembered as needing no change.
@@ -134,17 +135,6 @@ fn entries(blobs: &dyn BlobRead, id: &BlobId) -> Result<Vec<Entry>, TreeError> {
             all
         }
     })
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&b| b == b'/') {
-        Some(i) => (&path[..i], &path[i + 1..]),
-        None => (&[], path),
-    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub mod verify;
 pub use batch::Batch;
 pub use error::{Result, WalError};
 pub use log::{Appended, Log, Options, SyncHook, Usage};
-pub use range::for_each_record;
+pub use range::{first_lsn, for_each_record};
 pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
 pub use reserve::{Need, give_up_reserve};

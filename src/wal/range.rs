@@ -16,6 +16,19 @@ use super::segment::Segment;
 /// Gets the records of a range; may stop early.
 pub type Take<'a> = dyn FnMut(&Record<'_>, &Arc<Segment>) -> crate::error::Result<ControlFlow<()>> + 'a;
 
+/// The oldest record that the log holds; `None` when it holds none.
+///
+/// # Errors
+/// As [`for_each_record`].
+pub fn first_lsn(storage: &dyn Storage, dir: &Path, store: StoreId) -> crate::error::Result<Option<Lsn>> {
+    let mut first = None;
+    for_each_record(storage, dir, store, Lsn::ZERO, Lsn(u64::MAX), &mut |record, _| {
+        first = Some(record.lsn);
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(first)
+}
+
 /// Gives every record with an LSN from `from` to `to` to `f`, in order, and says the last LSN it saw (`from - 1` when none). `from`
 /// `Lsn::ZERO` means from the oldest segment kept. `f` may stop early. Works beside a live writer: at the active end it stops quietly, but
 /// everything appended before the call is seen. Damage below `from` does not matter here.

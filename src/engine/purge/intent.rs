@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Ino, StoreId, Time, VersionSeq};
-use crate::storage::Storage;
+use crate::storage::{Storage, read_small};
 
 const MAGIC: &[u8; 8] = b"IZEPURGE";
 const FORMAT: u32 = 1;
@@ -46,15 +46,8 @@ impl Intent {
     /// # Errors
     /// `Damage` when its bytes are wrong; I/O errors.
     pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Option<Self>> {
-        let doing = || format!("cannot read {}", path.display());
-        let file = match storage.open_read(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(doing(), e)),
-        };
-        let len = file.len().map_err(|e| Error::io(doing(), e))?.min(MAX);
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io(doing(), e))?;
+        let read = read_small(storage, path, MAX).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
+        let Some(bytes) = read else { return Ok(None) };
         Self::decode(&bytes, store).map(Some).map_err(|why| {
             Error::new(Class::Damage, format!("{}, which says what is being purged, cannot be used: {why}", path.display()))
                 .hint("an intact copy of it mends that; without one, remove it and order the purge again")
