@@ -174,18 +174,14 @@ fn a_disk_filled_to_the_last_byte_is_got_going_again_with_ize_alone() {
     let said = home.ize(&["commit", "p", "-m", "half of them"]);
     assert!(said.code == 0 || said.err.contains("is safe, but"), "{said:?}");
     home.ok(&["wal", "prune", "p", "--max-size", "0"]);
-    // Versions that Pijul lacks stay, and it may lack them for want of room: then only room from elsewhere helps.
-    let after = !cfg!(feature = "pijul");
-    if after {
-        home.ok(&["thin", "p", "--max-store", "1MiB"]);
-        eventually("there is room", || fs::write(m.join("after"), noise(77, 1 << 20)).is_ok());
-    }
+    home.ok(&["thin", "p", "--max-store", "1MiB"]);
+    eventually("there is room", || fs::write(m.join("after"), noise(77, 1 << 20)).is_ok());
     all_there(&answered);
     home.unmount();
     home.ok(&["fsck", "p", "--deep"]);
     home.mount();
     all_there(&answered);
-    assert!(!after || fs::read(m.join("after")).unwrap() == noise(77, 1 << 20));
+    assert!(fs::read(m.join("after")).unwrap() == noise(77, 1 << 20));
 }
 
 /// Far more than the disk holds is written over the same files: what need not be kept makes room while the writer waits.

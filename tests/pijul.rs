@@ -174,3 +174,57 @@ fn pijul_has_only_what_has_a_lasting_history() {
     assert_eq!(clone("three"), wanted(&["new.log", "site/node_modules"]));
     home.ok(&["fsck", "p", "--deep"]);
 }
+
+/// A Pijul repository that takes nothing must not make the store grow beyond its limit; what it has last stays, so that it can go on.
+#[test]
+fn versions_that_pijul_lacks_go_where_the_store_is_too_large_and_pijul_goes_on_behind_them() {
+    let home = Home::new();
+    home.ok(&["init", "p"]);
+    for (key, value) in [("group.idle", "100ms"), ("log.segment-size", "1MiB"), ("prune.max-age", "never"), ("prune.max-size", "unlimited")]
+    {
+        home.ok(&["config", "set", key, value, "--project", "p"]);
+    }
+    home.mount();
+    let m = &home.mount;
+    sh(m, "seq 1 2000 > a.txt; echo one > b.txt");
+    home.ok(&["commit", "p", "-m", "Pijul has this one"]);
+    sh(m, "rm b.txt; seq 3 1000 > a.txt");
+    home.ok(&["commit", "p"]);
+    let head = home.status()["pijul"].as_u64().unwrap();
+    home.kill();
+    let pristine = home.project().join(".pijul/pristine");
+    let away = home.path().join("pristine");
+    std::fs::rename(&pristine, &away).unwrap();
+    std::fs::write(&pristine, "nothing").unwrap();
+    home.mount();
+    for i in 0..40u64 {
+        let mut bytes = vec![0; 300_000];
+        StdRng::seed_from_u64(i).fill(bytes.as_mut_slice());
+        std::fs::write(m.join("noise"), &bytes).unwrap();
+        sh(m, &format!("echo {i} >> a.txt; touch d{i}"));
+        // It is safe, though not in Pijul.
+        assert!([0, 1].contains(&home.ize(&["commit", "p"]).code));
+    }
+    let before = home.history().len();
+    assert!(before >= 42, "{before}");
+    // Within the limit nothing goes that Pijul lacks.
+    home.ok(&["thin", "p", "--keep-all", "0", "--keep-hourly", "0"]);
+    assert!(home.history().len() + 1 >= before, "{} of {before}", home.history().len());
+    let size = || home.status()["size"]["packs"].as_u64().unwrap();
+    let large = size();
+    home.ok(&["thin", "p", "--max-store", "2MiB"]);
+    let left: Vec<u64> = home.history().iter().map(|v| v["seq"].as_u64().unwrap()).collect();
+    assert!(left.len() < 8 && left.contains(&head), "{left:?}");
+    assert!(size() < large / 4, "{large} became {}", size());
+    home.kill();
+    std::fs::remove_file(&pristine).unwrap();
+    std::fs::rename(&away, &pristine).unwrap();
+    home.mount();
+    // Of a large file Pijul has a list of its chunks.
+    sh(m, "echo last > last; rm noise");
+    home.ok(&["commit", "p"]);
+    let clone = home.path().join("clone");
+    pijul(home.path(), &["clone", home.project().to_str().unwrap(), clone.to_str().unwrap()]);
+    assert!(files(&clone) == files(m));
+    home.ok(&["fsck", "p", "--deep"]);
+}

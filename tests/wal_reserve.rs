@@ -61,14 +61,27 @@ fn recovery_of_a_full_disk_takes_the_reserve() {
 fn the_reserve_is_given_once_and_made_again_on_request() {
     let disk = SimDisk::new();
     let (log, _) = open(&disk).unwrap();
-    assert!(log.release_reserve());
+    let mut loan = log.loan();
+    assert!(loan.more());
     // What an opening and changes need stays: a segment and a little, an eighth.
     assert_eq!(reserve(&disk), Some((64 << 10) + (256 << 10) + RESERVE / 8));
     // Who has it is not robbed of it by an append that asks whether there is room.
     assert!(!log.has_room());
     assert!(reserve(&disk) < Some(RESERVE));
-    log.restore_reserve();
+    // Whoever borrows beside gets the last of it, and gives nobody else's back.
+    let mut other = log.loan();
+    assert!(other.more() && !other.more());
+    drop(other);
+    assert_eq!(reserve(&disk), Some((64 << 10) + (256 << 10)));
+    log.refill_reserve();
+    assert_eq!(reserve(&disk), Some((64 << 10) + (256 << 10)));
+    drop(loan);
     assert_eq!(reserve(&disk), Some(RESERVE));
+    // Who borrowed nothing gives nothing back.
+    let mut loan = log.loan();
+    assert!(loan.more());
+    drop(log.loan());
+    assert!(reserve(&disk) < Some(RESERVE));
 }
 
 fn put_for(log: &Log, need: Need) -> Result<(), WalError> {

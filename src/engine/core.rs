@@ -17,7 +17,7 @@ use crate::blobs::{self, Blobs};
 use crate::error::{Class, Error, Result};
 use crate::fs::Fs;
 use crate::fs::journal::Caller;
-use crate::ids::{Ino, Lsn, StoreId, Time};
+use crate::ids::{Ino, Lsn, StoreId, Time, VersionSeq};
 use crate::op::{Chown, Decoded, Forget, Operation, Utimens, decode};
 use crate::project::Layout;
 use crate::storage::Storage;
@@ -113,6 +113,43 @@ pub struct History {
     pub versions: VersionLog,
     /// The checkpoint.
     pub checkpoint: Checkpoint,
+    /// Which of the versions Pijul goes on from.
+    pub fed: Fed,
+}
+
+/// How far Pijul is: what it has last, and what it is perhaps given right now, must stay in the version log, for the next change is made
+/// from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fed {
+    /// There is no Pijul.
+    #[default]
+    Nothing,
+    /// It has versions up to this one; the other is the next that it is given.
+    UpTo(VersionSeq, VersionSeq),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Fed {
+    /// Does Pijul go on from this version?
+    #[must_use]
+    pub fn is_from(self, seq: VersionSeq) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::UpTo(head, next) => seq == head || seq == next,
+            Self::Unknown => true,
+        }
+    }
+
+    /// Does Pijul lack it, or go on from it?
+    #[must_use]
+    pub fn wants(self, seq: VersionSeq) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::UpTo(head, _) => seq >= head,
+            Self::Unknown => true,
+        }
+    }
 }
 
 /// Room that replay should have besides what it stores, in bytes.
@@ -228,7 +265,7 @@ impl Core {
         }
         recovery.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let replayer = Mutex::new(Replayer::new(options.limits));
-        let history = Mutex::new(History { versions, checkpoint });
+        let history = Mutex::new(History { versions, checkpoint, fed: Fed::Nothing });
         Ok(Core {
             storage,
             layout,
@@ -280,13 +317,10 @@ impl Core {
     /// What reading the log or storing says; what was done before stays done, and the next call goes on from there.
     pub fn replay(&self, all: bool) -> Result<u64> {
         let mut replayer = if all { self.replayer() } else { self.replayer.lock().unwrap_or_else(PoisonError::into_inner) };
+        let mut loan = self.log.loan();
         match replayer.run(self, all) {
             // What is kept back is for the least that this takes.
-            Err(e) if e.class == Class::Full && self.log.release_reserve() => {
-                let done = replayer.run_tight(self);
-                self.log.restore_reserve();
-                done
-            }
+            Err(e) if e.class == Class::Full && loan.more() => replayer.run_tight(self),
             done => done,
         }
     }
@@ -300,17 +334,13 @@ impl Core {
 
     /// Does `work` again with the room that is kept back, when the disk is too full for it; keeps room back again once it is done.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        match work() {
-            Err(e) if e.class == Class::Full && self.log.release_reserve() => {
-                let done = match work() {
-                    // The last of it: a few blocks may be all that is lacking.
-                    Err(e) if e.class == Class::Full && self.log.release_reserve() => work(),
-                    done => done,
-                };
-                self.log.restore_reserve();
-                done
+        let mut loan = self.log.loan();
+        loop {
+            match work() {
+                // At the second time the last of it: a few blocks may be all that is lacking.
+                Err(e) if e.class == Class::Full && loan.more() => {}
+                done => return done,
             }
-            done => done,
         }
     }
 

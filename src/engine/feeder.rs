@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Core, Fed};
 use crate::error::{Class, Error, Result};
 use crate::ids::VersionSeq;
 
@@ -29,6 +29,16 @@ pub(super) struct Feeder {
 
 impl Feeder {
     pub(super) fn new(core: Arc<Core>, owner: (u32, u32)) -> Self {
+        if cfg!(feature = "pijul") {
+            // The index may lack the change that was made last: the version after what it names is as good as fed.
+            let head = super::pijul_index::read(&core.layout).map(|index| index.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq));
+            let mut history = core.history();
+            let next = head.as_ref().ok().and_then(|head| history.versions.after(*head).ok());
+            history.fed = match (head, next) {
+                (Ok(head), Some(next)) => Fed::UpTo(head, next.map_or(head, |version| version.seq)),
+                _ => Fed::Unknown,
+            };
+        }
         Self { core, owner, head: AtomicU64::new(0), error: Mutex::new(None), called: Mutex::new(false), bell: Condvar::new() }
     }
 
@@ -113,10 +123,12 @@ impl Feeder {
         let mut head = feed.head()?;
         self.head.store(head.0, Ordering::Release);
         while !stop() {
-            // The lock is held for the look-up only.
+            // The lock is held for the look-up only: what is looked up stays until the next look-up.
             let version = {
-                let history = self.core.history();
-                if head >= history.checkpoint.version { None } else { history.versions.after(head)? }
+                let mut history = self.core.history();
+                let version = if head >= history.checkpoint.version { None } else { history.versions.after(head)? };
+                history.fed = Fed::UpTo(head, version.as_ref().map_or(head, |version| version.seq));
+                version
             };
             let Some(version) = version else { return Ok(()) };
             if !self.core.log.has_room() {

@@ -146,7 +146,7 @@ impl Engine {
         }
         let owner = (project.identity.owner_uid, project.identity.owner_gid);
         let feeder = Arc::new(Feeder::new(Arc::clone(&core), owner));
-        let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock, Arc::clone(&feeder)));
+        let retention = Arc::new(Retention::new(Arc::clone(&core), settings.clone(), clock));
         // What is kept of a pack, at most half of it, is copied into the room that is kept back if need be.
         let (_, reserve) = sizes(project.layout.dir(), settings);
         let part = retention.limit().map_or(u64::MAX, |max| max / PARTS_MIN);

@@ -1,5 +1,6 @@
 //! Prune and sweep: old segments go, then the blobs that nothing names any more.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -61,14 +62,20 @@ impl Core {
     /// # Errors
     /// Damage or I/O errors; what was dropped until then was not needed.
     pub fn prune(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
-        let pruned = self.with_reserve(|| self.prune_once(limits, dry_run))?;
+        if limits.max_size == Some(0) && !dry_run && !self.pending() {
+            // Nobody wants the operations: the last segment goes too, behind an empty one.
+            self.turn_segment()?;
+        }
+        // When a prune finds no room after it dropped segments, the next try knows nothing of those.
+        let gone = RefCell::default();
+        let pruned = self.with_reserve(|| self.prune_once(limits, dry_run, &gone))?;
         if !dry_run {
             self.log.refill_reserve();
         }
         Ok(pruned)
     }
 
-    fn prune_once(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
+    fn prune_once(&self, limits: Limits, dry_run: bool, gone_before: &RefCell<Vec<PrunedSegment>>) -> Result<Pruned> {
         // Replay must neither read a segment that goes nor store blobs that the sweep has not heard of.
         let replayer = self.replayer();
         let checkpoint = self.history().checkpoint.clone();
@@ -89,8 +96,10 @@ impl Core {
             last: s.last_time(),
             stays,
         };
-        let gone = plan.drop.iter().map(|s| row(s, None));
-        let segments = gone.chain(plan.keep.iter().map(|(s, why)| row(s, Some(reason(*why))))).collect();
+        let mut segments = gone_before.borrow().clone();
+        segments.extend(plan.drop.iter().map(|s| row(s, None)));
+        let gone = segments.clone();
+        segments.extend(plan.keep.iter().map(|(s, why)| row(s, Some(reason(*why)))));
         let mut pruned = Pruned { segments, no_checkpoint: checkpoint.lsn == Lsn::ZERO, ..Pruned::default() };
         if !dry_run {
             self.log.prune(&plan, &mut |floor| {
@@ -101,6 +110,7 @@ impl Core {
                 history.checkpoint = checkpoint;
                 Ok(())
             })?;
+            gone_before.replace(gone);
             pruned.blob_bytes = self.sweep(&replayer, SweepOptions::default())?;
         }
         let log: u64 = plan.keep.iter().map(|(s, _)| s.bytes).sum();

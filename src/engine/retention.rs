@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::ClockWatch;
 use super::core::Core;
-use super::feeder::Feeder;
 use super::store_size::{StoreSize, file_system_size};
 use super::thin::{Filtered, Request, Thinned};
 use crate::control::message::LastThinning;
@@ -66,16 +65,15 @@ pub(super) struct Retention {
     pub core: Arc<Core>,
     pub settings: Settings,
     pub clock: ClockWatch,
-    pub feeder: Arc<Feeder>,
     kept: Mutex<Kept>,
     /// Only one at a time.
     turn: Mutex<()>,
 }
 
 impl Retention {
-    pub fn new(core: Arc<Core>, settings: Settings, clock: ClockWatch, feeder: Arc<Feeder>) -> Self {
+    pub fn new(core: Arc<Core>, settings: Settings, clock: ClockWatch) -> Self {
         let kept = Mutex::new(Kept::read(&core.layout));
-        Self { core, settings, clock, feeder, kept, turn: Mutex::new(()) }
+        Self { core, settings, clock, kept, turn: Mutex::new(()) }
     }
 
     /// What the store may take, in bytes.
@@ -96,7 +94,6 @@ impl Retention {
             ages: self.settings.ages,
             by_age: false,
             clock_jumped: self.clock.jumped(),
-            fed: self.feeder.head(),
             dry_run: false,
         }
     }

@@ -72,10 +72,10 @@ impl Engine {
     /// # Errors
     /// Damage or I/O errors.
     pub fn thin(&self, request: &ThinRequest) -> Result<ThinReport> {
-        // No version goes that Pijul lacks: it gets them first, if it can.
+        // A version that Pijul lacks goes only where the store is too large all the same: Pijul gets them first, if it can.
         let newest = self.core.history().checkpoint.version;
         if let Err(e) = self.feeder.wait_for(newest, super::PIJUL_PATIENCE) {
-            tracing::warn!("{e}; what Pijul lacks stays");
+            tracing::warn!("{e}; what Pijul lacks stays as long as there is room for it");
         }
         let mut wanted = super::thin::Request { dry_run: request.dry_run, ..self.retention.configured() };
         if let Some(max) = request.max_store {

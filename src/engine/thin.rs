@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::Core;
+use super::core::{Core, Fed};
 use crate::blobs::SweepOptions;
 use crate::error::Result;
 use crate::ids::{BlobId, Lsn, Time, VersionSeq};
@@ -42,8 +42,6 @@ pub struct Request {
     pub by_age: bool,
     /// Ages mean nothing for now.
     pub clock_jumped: bool,
-    /// The last version that Pijul has: it and those above stay. `None` without Pijul.
-    pub fed: Option<VersionSeq>,
     /// Only say what would be done.
     pub dry_run: bool,
 }
@@ -114,7 +112,7 @@ impl Core {
         if !request.dry_run {
             take_out()?;
         }
-        let mut known = self.known(request.fed, oldest)?;
+        let mut known = self.known(Unfed::Stay, oldest)?;
         let ages = (!request.clock_jumped).then_some(&request.ages);
         let mut gone = HashSet::new();
         if request.by_age || (over && room.taken(&gone)? > request.target) {
@@ -122,15 +120,17 @@ impl Core {
             room.drop(&mut known, &going, &mut gone, &mut thinned)?;
         }
         if over {
-            for grain in Grain::HARDER {
-                while room.taken(&gone)? > request.target {
-                    let going = doomed(&known, Time::now(), ages, grain);
-                    if going.is_empty() {
-                        break;
-                    }
-                    thinned.grain = Some(grain);
-                    let batch = first_quarter(&known, &going);
-                    room.drop(&mut known, &batch, &mut gone, &mut thinned)?;
+            room.thin_harder(&mut known, ages, &mut gone, &mut thinned)?;
+            let limit = request.limit.unwrap_or(u64::MAX);
+            if self.history().fed != Fed::Nothing && room.taken(&gone)? > limit {
+                // Pijul lags, or fails: the limit holds all the same, and one change of its will stand for several versions.
+                let before = thinned.gone.len();
+                known = self.known(Unfed::Go, oldest)?;
+                known.retain(|v| !gone.contains(&v.seq));
+                room.thin_harder(&mut known, ages, &mut gone, &mut thinned)?;
+                let unfed = thinned.gone.len() - before;
+                if unfed > 0 && !request.dry_run {
+                    tracing::warn!("{unfed} versions went that Pijul had not been given yet: the store was larger than max-store");
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Core {
     }
 
     /// All versions, as far as thinning needs to know them.
-    fn known(&self, fed: Option<VersionSeq>, oldest: Lsn) -> Result<Vec<Known>> {
+    fn known(&self, unfed: Unfed, oldest: Lsn) -> Result<Vec<Known>> {
         let history = self.history();
         let newest = history.versions.newest();
         let mut known: Vec<Known> = Vec::new();
@@ -165,7 +165,11 @@ impl Core {
             let version = version?;
             // The parts of a window may have ended in another order.
             end = end.max(version.end);
-            let wanted = fed.is_some_and(|fed| version.seq >= fed) || is_base(&version, oldest);
+            let fed = match unfed {
+                Unfed::Stay => history.fed.wants(version.seq),
+                Unfed::Go => history.fed.is_from(version.seq),
+            };
+            let wanted = fed || is_base(&version, oldest);
             let pinned = version.label.is_some() || version.seq == newest || wanted;
             known.push(Known { seq: version.seq, end, pinned, goes_on: version.part < version.parts });
         }
@@ -268,6 +272,15 @@ pub struct Filtered {
     pub recent: VersionSeq,
 }
 
+/// What becomes of versions that Pijul lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unfed {
+    /// They stay.
+    Stay,
+    /// They may go, but for those that it goes on from.
+    Go,
+}
+
 /// Makes room, or only reckons.
 struct Room<'a> {
     core: &'a Core,
@@ -297,26 +310,61 @@ impl Room<'_> {
         Ok(now.saturating_sub(packs - kept).saturating_sub(self.freed))
     }
 
+    /// Thins by ever coarser grains until the target is met.
+    fn thin_harder(
+        &mut self,
+        known: &mut Vec<Known>,
+        ages: Option<&Ages>,
+        gone: &mut HashSet<VersionSeq>,
+        thinned: &mut Thinned,
+    ) -> Result<()> {
+        for grain in Grain::HARDER {
+            while self.taken(gone)? > self.request.target {
+                let going = doomed(known, Time::now(), ages, grain);
+                if going.is_empty() {
+                    break;
+                }
+                thinned.grain = thinned.grain.max(Some(grain));
+                let batch = first_quarter(known, &going);
+                self.drop(known, &batch, gone, thinned)?;
+            }
+        }
+        Ok(())
+    }
+
     fn drop(&mut self, known: &mut Vec<Known>, going: &[VersionSeq], gone: &mut HashSet<VersionSeq>, thinned: &mut Thinned) -> Result<()> {
         if going.is_empty() {
             return Ok(());
         }
         let drop: HashSet<VersionSeq> = going.iter().copied().collect();
+        let mut lost = Vec::with_capacity(going.len());
         for seq in going {
             if let Some(version) = self.core.history().versions.get(*seq)? {
-                thinned.gone.push(Gone { seq: *seq, id: version.id, end: version.end });
+                lost.push(Gone { seq: *seq, id: version.id, end: version.end });
             }
         }
         if !self.request.dry_run {
-            self.core.with_reserve(|| {
+            let dropped = self.core.with_reserve(|| {
                 let replayer = self.core.replayer();
-                self.core
-                    .history()
-                    .versions
-                    .rewrite(&mut |version| Ok(if drop.contains(&version.seq) { Action::Drop } else { Action::Keep }))?;
-                self.core.sweep(&replayer, SweepOptions { garbage_percent: GARBAGE, ..SweepOptions::default() })
+                {
+                    let mut history = self.core.history();
+                    let fed = history.fed;
+                    if drop.iter().any(|seq| fed.is_from(*seq)) {
+                        return Ok(false);
+                    }
+                    history.versions.rewrite(&mut |version| Ok(if drop.contains(&version.seq) { Action::Drop } else { Action::Keep }))?;
+                }
+                self.core.sweep(&replayer, SweepOptions { garbage_percent: GARBAGE, ..SweepOptions::default() })?;
+                Ok(true)
             })?;
+            if !dropped {
+                // Pijul has got on meanwhile, to one of these.
+                let fed = self.core.history().fed;
+                known.iter_mut().filter(|v| drop.contains(&v.seq) && fed.wants(v.seq)).for_each(|v| v.pinned = true);
+                return Ok(());
+            }
         }
+        thinned.gone.append(&mut lost);
         known.retain(|v| !drop.contains(&v.seq));
         gone.extend(drop);
         Ok(())

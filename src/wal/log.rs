@@ -28,7 +28,7 @@ use super::format::{
     RecordHead, framed_len,
 };
 use super::group_commit::GroupCommit;
-use super::reserve::{Need, Reserve};
+use super::reserve::{Loan, Need, Reserve};
 use super::scan::SegmentInfo;
 use super::segment::Segment;
 use super::spare::Spares;
@@ -48,7 +48,7 @@ pub struct Options {
     pub max_unsynced: u64,
     /// Keeps a zero-filled spare ready in a thread.
     pub background: bool,
-    /// Bytes kept back for a full disk, see [`Log::release_reserve`]; 0 is none.
+    /// Bytes kept back for a full disk, see [`Log::loan`]; 0 is none.
     pub reserve: u64,
 }
 
@@ -151,7 +151,7 @@ impl Log {
         let spares =
             Spares::new(Arc::clone(&storage), dir, options.background).wal(|| "cannot start the thread that prepares segments".into())?;
         let reserve = Reserve::new(Arc::clone(&storage), dir, options.reserve, options.size());
-        reserve.restore();
+        reserve.refill();
         let max_payload = AtomicU64::new(options.max_payload);
         Ok(Self {
             storage,
@@ -234,10 +234,9 @@ impl Log {
         self.store
     }
 
-    /// Gives the room that is kept back for a full disk to whoever makes more of it: replay, checkpoint, prune, who end it by
-    /// [`Log::restore_reserve`], whatever came of it. False when there is none.
-    pub fn release_reserve(&self) -> bool {
-        self.reserve.release()
+    /// The room that is kept back for a full disk, for whoever makes more of it.
+    pub fn loan(&self) -> Loan<'_> {
+        self.reserve.loan()
     }
 
     /// Is there room for bytes of files besides what is kept back? Where not all of that is there, no.
@@ -245,14 +244,9 @@ impl Log {
         self.reserve.is_whole()
     }
 
-    /// Keeps room back again, if there is any and nobody was given it.
+    /// Keeps room back again, if there is any and nobody has borrowed it.
     pub fn refill_reserve(&self) {
         self.reserve.refill();
-    }
-
-    /// Keeps room back again, if there is any.
-    pub fn restore_reserve(&self) {
-        self.reserve.restore();
     }
 
     pub(super) fn check(&self) -> Result<()> {

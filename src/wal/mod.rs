@@ -32,6 +32,6 @@ pub use log::{Appended, Log, Options, SyncHook, Usage};
 pub use range::{first_lsn, for_each_record};
 pub use reader::Record;
 pub use recovery::{RecoveryInput, RecoveryReport};
-pub use reserve::{Need, give_up_reserve};
+pub use reserve::{Loan, Need, give_up_reserve};
 pub use scan::{Bounds, LogScan, oldest, scan};
 pub use segment::Segment;

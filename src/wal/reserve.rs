@@ -54,8 +54,33 @@ pub(super) struct Reserve {
 struct Turn {
     /// When making it failed last.
     failed: Option<Instant>,
-    /// Somebody has it, and gives it back by [`Reserve::restore`].
-    given: bool,
+    /// How many have it: see [`Loan`].
+    lent: u32,
+}
+
+/// Room that is kept back, for whoever makes more of it: replay, checkpoint, prune. It is kept back again when nobody has any of it.
+#[derive(Debug)]
+pub struct Loan<'a> {
+    reserve: &'a Reserve,
+    begun: bool,
+}
+
+impl Loan<'_> {
+    /// Gives the room away, but for what an opening and changes need; when that was given already, what changes need too. False when
+    /// there was nothing to give.
+    pub fn more(&mut self) -> bool {
+        self.reserve.lend(&mut self.begun)
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            let mut turn = self.reserve.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            turn.lent = turn.lent.saturating_sub(1);
+            self.reserve.make_unless_lent(&mut turn);
+        }
+    }
 }
 
 impl Reserve {
@@ -76,19 +101,20 @@ impl Reserve {
         self.part
     }
 
-    /// Makes it whole, unless it is; whoever had it has it no more. A disk too full for that keeps what there is.
-    pub(super) fn restore(&self) {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.given = false;
-        self.make(&mut turn);
+    /// Makes it whole, unless somebody has some of it. A disk too full for that keeps what there is.
+    pub(super) fn refill(&self) {
+        self.make_unless_lent(&mut self.turn.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Makes it whole, unless somebody has it.
-    pub(super) fn refill(&self) {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !turn.given {
-            self.make(&mut turn);
+    fn make_unless_lent(&self, turn: &mut Turn) {
+        if turn.lent == 0 {
+            self.make(turn);
         }
+    }
+
+    /// Nothing of it is lent so far.
+    pub(super) fn loan(&self) -> Loan<'_> {
+        Loan { reserve: self, begun: false }
     }
 
     /// Is all of it there? Where it is not, making it is tried, though not all the time.
@@ -97,7 +123,7 @@ impl Reserve {
             return true;
         }
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !turn.given && turn.failed.is_none_or(|at| at.elapsed() >= AGAIN) {
+        if turn.lent == 0 && turn.failed.is_none_or(|at| at.elapsed() >= AGAIN) {
             self.make(&mut turn);
         }
         self.held.load(Ordering::Acquire) >= self.size
@@ -140,15 +166,13 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives its room away, but for what an opening and changes need, until [`Reserve::restore`]; when that was given already, what changes need
-    /// too. False when there was nothing to give.
-    pub(super) fn release(&self) -> bool {
+    fn lend(&self, begun: &mut bool) -> bool {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.held.load(Ordering::Acquire);
         let left = if held > self.opening + self.part { self.opening + self.part } else { self.opening };
         let given = held > left && self.storage.open(&self.path).and_then(|file| file.set_len(left)).is_ok();
-        turn.given |= given;
         if given {
+            turn.lent += u32::from(!std::mem::replace(begun, true));
             self.held.store(left, Ordering::Release);
         }
         given
@@ -160,7 +184,7 @@ impl Reserve {
         let floor = match need {
             Need::Bytes => self.size,
             // While the rest is lent, half of what is left for changes.
-            Need::Names if turn.given => self.opening + self.part / 2,
+            Need::Names if turn.lent > 0 => self.opening + self.part / 2,
             Need::Names => self.size - self.part,
             Need::Change => self.opening,
         };

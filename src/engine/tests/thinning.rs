@@ -55,7 +55,7 @@ fn store() -> SimDisk {
 fn thin(core: &Core) -> Result<()> {
     core.take_out(&settings(), None, Filtered::default())?;
     let ages = Ages { all: Duration::ZERO, hourly: Duration::ZERO, daily: None };
-    let request = Request { limit: Some(0), target: 0, ages, by_age: true, clock_jumped: false, fed: None, dry_run: false };
+    let request = Request { limit: Some(0), target: 0, ages, by_age: true, clock_jumped: false, dry_run: false };
     core.thin(&request, &|| Ok(1), &|| Ok(())).map(drop)
 }
 
