@@ -95,7 +95,7 @@ pub struct Core {
     /// What goes in and out.
     pub(super) meter: Arc<Meter>,
     /// Chunks that are stored already.
-    pub(super) cuts: Cuts,
+    pub(super) cuts: Arc<Cuts>,
     /// Replay A; one at a time, and never beside a sweep or a prune.
     replayer: Mutex<Replayer>,
     /// Who waits for it.
@@ -237,6 +237,7 @@ impl Core {
 
         tree.load_orphans()?;
         let orphans = tree.orphans();
+        let cuts = Arc::new(Cuts::default());
         let journal = Arc::new(LogJournal::new(
             Arc::clone(&log),
             Arc::clone(&blobs),
@@ -244,6 +245,7 @@ impl Core {
             tree.clock(),
             options.command_lines,
             Arc::clone(&meter),
+            Arc::clone(&cuts),
         ));
         // Nobody can have set the root's time to 1970 to the nanosecond before it had one: its birth was not recorded whole.
         let is_new = tree.base_root().is_none() && tree.inode(Ino::ROOT)?.attrs.mtime == Time::default();
@@ -275,7 +277,7 @@ impl Core {
             fs,
             recovery,
             meter,
-            cuts: Cuts::default(),
+            cuts,
             replayer,
             awaited: AtomicUsize::new(0),
             history,

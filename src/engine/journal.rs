@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::cuts::Cuts;
 use super::meter::Meter;
-use crate::blobs::{Blobs, Encoding};
-use crate::fs::journal::{Caller, Journal, JournalError, Recorded, Space};
+use crate::blobs::{BlobError, Blobs, Encoding};
+use crate::fs::journal::{Caller, Chunks, Journal, JournalError, Recorded, Space};
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
 use crate::op::{Data, Entry, KIND_PROCESS, Known, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, Stamp, encode};
+use crate::tree::Cut;
+use crate::versions::in_two;
 use crate::wal::{Log, Need, WalError};
 
 /// Room that a record takes beyond its bytes: header and padding.
@@ -24,6 +27,7 @@ pub struct LogJournal {
     /// Where statfs looks.
     dir: PathBuf,
     meter: Arc<Meter>,
+    cuts: Arc<Cuts>,
     state: Mutex<State>,
 }
 
@@ -41,10 +45,25 @@ struct State {
 impl LogJournal {
     /// A journal whose clamped time goes on from `clock` and which counts into `meter`; with `command_lines` process records hold the arguments of processes.
     #[must_use]
-    pub fn new(log: Arc<Log>, blobs: Arc<Blobs>, dir: PathBuf, clock: Time, command_lines: bool, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(
+        log: Arc<Log>,
+        blobs: Arc<Blobs>,
+        dir: PathBuf,
+        clock: Time,
+        command_lines: bool,
+        meter: Arc<Meter>,
+        cuts: Arc<Cuts>,
+    ) -> Self {
         let (processes, written) = (ProcessCache::new(command_lines), (SegmentId(0), HashSet::new()));
         let state = State { clock, processes, written, last: Arc::default() };
-        Self { log, blobs, dir, meter, state: Mutex::new(state) }
+        Self { log, blobs, dir, meter, cuts, state: Mutex::new(state) }
+    }
+
+    fn check_room(&self) -> Result<(), JournalError> {
+        if self.log.has_room() {
+            return Ok(());
+        }
+        Err(JournalError::Full("what is left is kept back for replay and prune".to_owned()))
     }
 
     fn stamp(state: &mut State, process: ProcessKey, link: Option<Lsn>) -> Stamp {
@@ -79,6 +98,10 @@ fn need_of(op: &Operation) -> Need {
         | Operation::Forget(_)
         | Operation::Mark(_) => Need::Change,
     }
+}
+
+fn not_put(e: &BlobError) -> JournalError {
+    if e.is_full() { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) }
 }
 
 fn refused(e: &WalError) -> JournalError {
@@ -120,12 +143,25 @@ impl Journal for LogJournal {
     }
 
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
-        if !self.log.has_room() {
-            return Err(JournalError::Full("what is left is kept back for replay and prune".to_owned()));
+        self.check_room()?;
+        self.blobs.put(bytes, Encoding::Raw).map_err(|e| not_put(&e))
+    }
+
+    fn put_chunks(&self, bytes: &[u8], lens: &[usize]) -> Result<Chunks<'_>, JournalError> {
+        self.check_room()?;
+        let hold = self.blobs.hold();
+        let (mut chunks, mut rest) = (Vec::with_capacity(lens.len()), bytes);
+        for len in lens {
+            let (chunk, behind) = rest.split_at_checked(*len).unwrap_or((rest, &[]));
+            chunks.push(chunk);
+            rest = behind;
         }
-        self.blobs
-            .put(bytes, Encoding::Raw)
-            .map_err(|e| if e.is_full() { JournalError::Full(e.to_string()) } else { JournalError::Io(e.to_string()) })
+        let put = |chunks: &[&[u8]]| chunks.iter().map(|chunk| self.blobs.put(chunk, Encoding::Compress)).collect();
+        let ids = in_two(&chunks, |chunk| chunk.len(), put).map_err(|e| not_put(&e))?;
+        for (id, len) in ids.iter().zip(lens) {
+            self.cuts.note(*id, Cut::Bytes, u32::try_from(*len).unwrap_or(u32::MAX));
+        }
+        Ok(Chunks { ids, hold: Some(hold) })
     }
 
     fn sync(&self) -> Result<(), JournalError> {

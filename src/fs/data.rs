@@ -2,7 +2,7 @@
 
 use super::attrs::{may_keep_privileges, without_privileges};
 use super::journal::Caller;
-use super::{Fs, FsError, FsResult};
+use super::{Fs, FsError, FsResult, Writer, stream};
 use crate::ids::{BlobId, Ino};
 use crate::op::{AllocateMode, BLOB_THRESHOLD, Clone as CloneRange, Data, Fallocate, Write};
 use crate::tree::{SIZE_MAX, Source, TreeError};
@@ -23,6 +23,20 @@ pub struct OpenFlags {
 pub struct Written {
     /// Bytes written: all of them.
     pub len: u32,
+}
+
+impl Writer<'_> {
+    /// Whether the file takes a write, and what that takes from it: gives its length, and its mode after the write if that becomes another.
+    pub(super) fn begin_write(&mut self, caller: &Caller, ino: Ino, kill: bool) -> FsResult<(u64, Option<u32>)> {
+        match self.guard.tree.inode(ino)?.kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(FsError::IsDirectory),
+            _ => return Err(FsError::Invalid),
+        }
+        self.drop_capabilities(caller, ino)?;
+        let inode = self.guard.tree.inode(ino)?;
+        Ok((inode.size, if kill { without_privileges(caller, inode.kind, &inode.attrs) } else { None }))
+    }
 }
 
 impl Fs {
@@ -74,7 +88,7 @@ impl Fs {
     /// Writes bytes; `kill` says that setuid and setgid must go. After Ok they survive the death of the process.
     ///
     /// # Errors
-    /// EFBIG, EINVAL (no regular file), ENOENT, ENOSPC, EIO; then nothing was written.
+    /// EFBIG, EINVAL (no regular file), ENOENT, ENOSPC, EIO; then nothing was written, or of a long write the front.
     pub fn write(&self, caller: &Caller, ino: Ino, offset: u64, bytes: &[u8], kill: bool) -> FsResult<Written> {
         let too_long = FsError::TooLarge;
         let len = u32::try_from(bytes.len()).map_err(|_| FsError::Invalid)?;
@@ -83,21 +97,21 @@ impl Fs {
             return Ok(Written { len });
         }
         self.check_whole()?;
+        let long = bytes.len() >= stream::WRITE_MIN;
+        if long && let Some(written) = self.write_stream(caller, ino, offset, bytes, kill)? {
+            return Ok(written);
+        }
         let mut writer = self.locked();
         // Under the lock: a sweep begins under it too, and must never find a blob whose record is still to come.
         let data = if bytes.len() >= BLOB_THRESHOLD { Data::Blob { id: writer.put_blob(bytes)?, len } } else { Data::Inline(len) };
-        let inode = writer.guard.tree.inode(ino)?;
-        match inode.kind {
-            FileKind::File => {}
-            FileKind::Directory => return Err(FsError::IsDirectory),
-            _ => return Err(FsError::Invalid),
-        }
-        writer.drop_capabilities(caller, ino)?;
-        let inode = writer.guard.tree.inode(ino)?;
-        let mode_after = if kill { without_privileges(caller, inode.kind, &inode.attrs) } else { None };
-        let op = Write { ino, offset, data, size_after: inode.size.max(end), mode_after };
+        let (size, mode_after) = writer.begin_write(caller, ino, kill)?;
+        let run = if long { writer.guard.streams.run_to(ino, offset) } else { 0 };
+        let op = Write { ino, offset, data, size_after: size.max(end), mode_after };
         let payload = matches!(data, Data::Inline(_)).then_some(bytes);
         writer.log(caller, op.into(), payload, None)?;
+        if long {
+            writer.guard.streams.went_on(ino, end, run.saturating_add(u64::from(len)));
+        }
         Ok(Written { len })
     }
 

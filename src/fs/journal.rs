@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::blobs::Hold;
 use crate::ids::{BlobId, Lsn};
 use crate::op::{Entry, Operation};
 use crate::tree::LogBytes;
@@ -39,6 +40,15 @@ pub struct Recorded {
     pub payload: Option<(Arc<dyn LogBytes>, u64)>,
 }
 
+/// Chunks that are stored.
+#[derive(Debug)]
+pub struct Chunks<'a> {
+    /// Their addresses, in order.
+    pub ids: Vec<BlobId>,
+    /// Keeps every sweep from beginning, where there are sweeps.
+    pub hold: Option<Hold<'a>>,
+}
+
 /// Space on the disk beneath, in bytes and inodes, for statfs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
@@ -64,6 +74,19 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// [`JournalError`].
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError>;
+    /// Stores the chunks that are the front of `bytes`, of these lengths, as a commit would store them. Until what it gives is dropped
+    /// nobody takes them away although no record names them yet.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    fn put_chunks(&self, bytes: &[u8], lens: &[usize]) -> Result<Chunks<'_>, JournalError> {
+        let mut at = 0;
+        let put = |len: &usize| {
+            at += len;
+            self.put_blob(bytes.get(at - len..at).unwrap_or_default())
+        };
+        Ok(Chunks { ids: lens.iter().map(put).collect::<Result<_, _>>()?, hold: None })
+    }
     /// Makes everything recorded so far durable; blocks.
     ///
     /// # Errors

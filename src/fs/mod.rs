@@ -14,6 +14,7 @@ pub mod journal;
 pub mod latency;
 mod names;
 pub mod pressure;
+mod stream;
 #[doc(hidden)]
 pub mod testing;
 mod xattrs;
@@ -67,6 +68,7 @@ struct Inner {
     /// Where each open directory ended when its reader began.
     dir_ends: HashMap<DirHandle, u64>,
     next_handle: u64,
+    streams: stream::Streams,
 }
 
 /// The file system over one tree and its log.
@@ -98,6 +100,7 @@ impl Fs {
                 cache: cache::Cache::new(DEFAULT_CACHE_LIMIT),
                 dir_ends: HashMap::new(),
                 next_handle: 0,
+                streams: stream::Streams::default(),
             }),
             journal,
             blobs,
@@ -210,6 +213,9 @@ impl Fs {
         let mut writer = self.locked();
         if let Some(held) = writer.guard.held.get_mut(&ino) {
             held.opens = held.opens.saturating_sub(1);
+            if held.opens == 0 {
+                writer.guard.streams.closed(ino);
+            }
         }
         writer.released(ino);
         writer.trim();
@@ -283,6 +289,7 @@ impl Writer<'_> {
         }
         // What applying will look at is loaded before anything is recorded, so that an unreadable base refuses and does not break.
         self.preload(&op)?;
+        self.guard.streams.changing(&op);
         let recorded = self.fs.journal.record(caller, op, payload, link)?;
         match self.guard.tree.apply(recorded.lsn, &recorded.entry, recorded.payload) {
             Ok(()) => Ok(recorded.lsn),
@@ -342,6 +349,7 @@ impl Writer<'_> {
     fn released(&mut self, ino: Ino) {
         if self.guard.held.get(&ino).is_some_and(|held| held.lookups == 0 && held.opens == 0) {
             self.guard.held.remove(&ino);
+            self.guard.streams.closed(ino);
             self.reap(ino, None);
         }
     }

@@ -23,6 +23,18 @@ pub fn next_cut(window: &[u8], is_last: bool) -> usize {
     FastCDC::new(window, sizes.0, sizes.1, sizes.2).next().map_or(window.len(), |chunk| chunk.length)
 }
 
+/// Length of the first chunk of bytes that begin where a chunk begins and after which more may come; `None` while that says where it ends.
+#[must_use]
+pub fn sure_cut(bytes: &[u8]) -> Option<usize> {
+    let window = bytes.get(..MAX).unwrap_or(bytes);
+    // Below the average length the cut depends on how much there is.
+    if window.len() <= AVERAGE {
+        return None;
+    }
+    let len = next_cut(window, false);
+    (len < window.len() || len == MAX).then_some(len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +79,27 @@ mod tests {
         assert!(lengths[..lengths.len() - 1].iter().all(|l| (MIN..=MAX).contains(l)));
         let mean = 5_000_000 / lengths.len();
         assert!((AVERAGE / 2..AVERAGE * 2).contains(&mean), "mean {mean}");
+    }
+
+    #[test]
+    fn a_sure_cut_is_the_cut_whatever_follows() {
+        let mut bytes = noise(2_000_000);
+        bytes[700_000..1_300_000].fill(7);
+        let (mut at, mut found) = (0, 0);
+        while at < bytes.len() - MAX {
+            let whole = next_cut(&bytes[at..at + MAX], false);
+            for more in (0..MAX).step_by(777).chain([whole - 1, whole, whole + 1, MAX]) {
+                if let Some(len) = sure_cut(&bytes[at..at + more]) {
+                    assert_eq!(len, whole, "at {at} with {more} bytes");
+                    found += 1;
+                } else {
+                    // Bytes are looked at in pairs.
+                    assert!(more <= whole.max(AVERAGE) + 1, "at {at} with {more} bytes");
+                }
+            }
+            at += whole;
+        }
+        assert!(found > 100);
     }
 
     #[test]

@@ -79,29 +79,37 @@ impl Window {
 /// Chunks that have been cut and not stored: which piece each is, and where it stands in the window.
 type Pending = Vec<(usize, Range<usize>)>;
 
+/// Works on items of so many bytes each, on two CPUs where there are many bytes: each half in order, the first half's results first.
+pub(crate) fn in_two<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    bytes: impl Fn(&T) -> usize,
+    work: impl Fn(&[T]) -> Result<Vec<R>, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let total: usize = items.iter().map(&bytes).sum();
+    let mut half = 0;
+    let middle = items.iter().position(|item| {
+        half += bytes(item);
+        half > total / 2
+    });
+    let (front, back) = items.split_at(middle.filter(|_| total >= SPLIT_FROM).unwrap_or(items.len()));
+    if back.is_empty() {
+        return work(front);
+    }
+    // A thread of its own has the priority of this one; one of a pool has that of whoever made the pool.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| work(back));
+        let mut done = work(front)?;
+        done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        Ok(done)
+    })
+}
+
 /// Stores them and names them in `pieces`.
 fn store(blobs: &dyn BlobWrite, window: &Window, pending: &mut Pending, pieces: &mut [Piece]) -> Result<(), TreeError> {
     let put = |chunks: &[(usize, Range<usize>)]| -> Result<Vec<BlobId>, TreeError> {
         chunks.iter().map(|(_, range)| blobs.put(window.bytes.get(range.clone()).unwrap_or_default())).collect()
     };
-    let total: usize = pending.iter().map(|(_, range)| range.len()).sum();
-    let mut half = 0;
-    let middle = pending.iter().position(|(_, range)| {
-        half += range.len();
-        half > total / 2
-    });
-    let (front, back) = pending.split_at(middle.filter(|_| total >= SPLIT_FROM).unwrap_or(pending.len()));
-    let ids = if back.is_empty() {
-        put(front)?
-    } else {
-        // A thread of its own has the priority of this one; one of a pool has that of whoever made the pool.
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| put(back));
-            let mut ids = put(front)?;
-            ids.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-            Ok::<_, TreeError>(ids)
-        })?
-    };
+    let ids = in_two(pending, |(_, range)| range.len(), put)?;
     for ((index, _), new) in pending.drain(..).zip(ids) {
         if let Some(Piece::Chunk { id, .. }) = pieces.get_mut(index) {
             *id = new;
