@@ -104,12 +104,6 @@ impl Fs {
         let stored = self.journal.put_chunks(&buffer, &lens)?;
         let left_from = at.max(buffer.len() - bytes.len());
         let left = buffer.get(left_from..).unwrap_or_default();
-        let left_len = u32::try_from(left.len()).map_err(|_| FsError::Invalid)?;
-        let left_data = match left_len {
-            0 => None,
-            _ if left.len() < BLOB_THRESHOLD => Some(Data::Inline(left_len)),
-            len => Some(Data::Blob { id: self.journal.put_blob(left)?, len }),
-        };
         let mut writer = self.locked();
         if !writer.guard.streams.is_turn(ino, turn) {
             return Ok(None);
@@ -124,11 +118,14 @@ impl Fs {
             writer.log(caller, op.into(), None, None)?;
             start += u64::from(len);
         }
-        if let Some(data) = left_data {
-            let start = begin + left_from as u64;
-            let size_after = size.max(start + u64::from(left_len));
-            let payload = matches!(data, Data::Inline(_)).then_some(left);
-            writer.log(caller, Write { ino, offset: start, data, size_after, mode_after: mode_after.take() }.into(), payload, None)?;
+        // Into the log, however much it is: in the packs it would outlast the next write, which replaces it.
+        let mut start = begin + left_from as u64;
+        for piece in left.chunks(BLOB_THRESHOLD - 1) {
+            let len = u32::try_from(piece.len()).map_err(|_| FsError::Invalid)?;
+            size = size.max(start + u64::from(len));
+            let op = Write { ino, offset: start, data: Data::Inline(len), size_after: size, mode_after: mode_after.take() };
+            writer.log(caller, op.into(), Some(piece), None)?;
+            start += u64::from(len);
         }
         drop(stored);
         buffer.drain(..at);
