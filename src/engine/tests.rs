@@ -2,6 +2,7 @@
 //! log without gap or overlap; every version is the state that was there at its end.
 
 mod sessions;
+mod streams;
 mod thinning;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,0 +1,82 @@
+//! A large file that is being written from front to back over a simulated disk: wherever that is cut short, its front is there.
+
+use super::*;
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    StdRng::seed_from_u64(11).fill_bytes(&mut bytes);
+    bytes
+}
+
+const PIECE: usize = 300_000;
+const PIECES: usize = 26;
+
+/// What was answered and what was durable before the disk stopped.
+fn work(core: &Core, bytes: &[u8]) -> (usize, usize) {
+    let caller = Caller::default();
+    let (mut answered, mut durable) = (0, 0);
+    let Ok(file) = core.fs.create(&caller, Ino::ROOT, b"large", 0o644, true) else { return (0, 0) };
+    for (n, piece) in bytes.chunks(PIECE).enumerate() {
+        if core.fs.write(&caller, file.ino, answered as u64, piece, false).is_err() {
+            break;
+        }
+        answered += piece.len();
+        let done = match n {
+            17 | 23 => core.sync(),
+            19 => core.replay(false).map(drop),
+            21 => core.prune(Limits { max_size: Some(0), ..Limits::default() }, false).map(drop),
+            _ => continue,
+        };
+        if done.is_err() {
+            break;
+        }
+        if matches!(n, 17 | 23) {
+            durable = answered;
+        }
+    }
+    (answered, durable)
+}
+
+fn content(core: &Core) -> Vec<u8> {
+    let found = core.fs.lookup(Ino::ROOT, b"large").unwrap();
+    found.map_or_else(Vec::new, |stat| core.fs.read(stat.ino, 0, 1 << 30).unwrap())
+}
+
+#[test]
+fn a_stream_that_is_cut_short_at_any_call_leaves_its_front() {
+    let bytes = noise(PIECE * PIECES);
+    // Up to here nothing is cut into chunks.
+    let quiet = {
+        let disk = SimDisk::new();
+        let core = open(&disk, true, true).unwrap();
+        let before = disk.calls();
+        work(&core, &bytes[..PIECE * 13]);
+        disk.calls() - before
+    };
+    let (mut n, mut cut) = (quiet, 0);
+    loop {
+        let disk = SimDisk::new();
+        let core = open(&disk, true, true).unwrap();
+        disk.crash_at_call(n);
+        let (answered, durable) = work(&core, &bytes);
+        let done = answered == bytes.len();
+        drop(core);
+        for (which, left, least) in [("kill", disk.kill(), answered), ("power", disk.crash(n), durable)] {
+            let story = format!("{which} at call {n}, {answered} answered, {durable} durable");
+            let core = open(&left, false, which == "kill").unwrap_or_else(|e| panic!("{story}: {e}"));
+            let found = content(&core);
+            assert!(found.len() >= least && bytes.starts_with(&found), "{story}: {} bytes", found.len());
+            core.replay(true).unwrap_or_else(|e| panic!("{story}: {e}"));
+            core.prune(Limits { max_size: Some(0), ..Limits::default() }, false).unwrap_or_else(|e| panic!("{story}: {e}"));
+            assert!(content(&core) == found, "{story}: after prune");
+            core.close().unwrap();
+            sessions::check_versions(&left, &story);
+        }
+        cut += u32::from(!done);
+        if done && n > quiet {
+            break;
+        }
+        n += 1 + n % 3;
+    }
+    assert!(cut > 40, "{cut} crashes");
+}
