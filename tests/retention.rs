@@ -357,6 +357,44 @@ fn paths_of_class_none_are_durable_and_have_no_history() {
     home.ok(&["fsck", "p", "--deep"]);
 }
 
+/// Rules that are no longer in force have left versions without some paths all the same.
+#[test]
+fn a_restore_leaves_alone_what_rules_of_before_took_out_of_that_version() {
+    let home = Home::new();
+    home.ok(&["init", "p"]);
+    home.ok(&["config", "set", "class.none", "*.o", "--project", "p"]);
+    home.mount();
+    let write = |path: &str, bytes: &[u8]| std::fs::write(home.mount.join(path), bytes).unwrap();
+    write("a.c", b"one");
+    write("a.o", b"object");
+    home.ok(&["commit", "p"]);
+    let first = ids(&home)[0].clone();
+    write("a.c", b"two");
+    home.ok(&["commit", "p"]);
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    home.ok(&["thin", "p"]);
+    assert_eq!(paths_at(&home, &first), ["a.c"]);
+    home.unmount();
+    // With no rule, then with another one.
+    for rule in [None, Some("*.log")] {
+        match rule {
+            None => home.ok(&["config", "unset", "class.none", "--project", "p"]),
+            Some(rule) => home.ok(&["config", "set", "class.none", rule, "--project", "p"]),
+        };
+        home.mount();
+        write("new", b"new");
+        home.ok(&["commit", "p"]);
+        home.ok(&["thin", "p"]);
+        let said = home.ize(&["restore", "p", ".", "--at", &first, "--yes"]);
+        assert!(said.code == 0 && said.err.contains("left alone") && said.err.contains("a.o"), "{said:?}");
+        assert_eq!(std::fs::read(home.mount.join("a.o")).unwrap(), b"object");
+        assert_eq!(std::fs::read(home.mount.join("a.c")).unwrap(), b"one");
+        assert!(!home.mount.join("new").exists());
+        write("a.c", b"two");
+        home.unmount();
+    }
+}
+
 #[test]
 fn paths_of_class_recent_are_in_versions_of_the_last_days_only() {
     let home = Home::new();

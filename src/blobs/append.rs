@@ -15,6 +15,12 @@ use super::{BlobError, Blobs, Encoding, lock};
 use crate::ids::{BlobId, PackId, StoreId};
 use crate::storage::{FileRef, Storage, StorageFile};
 
+/// Bytes of large entries after which the disk is told to write them: the sync at the pack's end then has little to do, and whoever writes a
+/// lot does not fill the memory with what nobody reads.
+const WRITE_BEHIND: u64 = 8 << 20;
+/// Entries of so many bytes are large. What is smaller is wanted again sooner, and stays in memory as long as there is room.
+const LARGE: u64 = 16 << 10;
+
 /// Where the next entry goes.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
@@ -36,6 +42,27 @@ pub(super) struct OpenPack {
     pub name_unsynced: bool,
     /// A failed append may have left bytes behind `end`, here or on the disk alone.
     pub dirty_tail: bool,
+    /// What was appended since the disk was last told to write.
+    pub behind: Behind,
+}
+
+/// Bytes and entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Behind {
+    bytes: u64,
+    entries: u64,
+}
+
+impl OpenPack {
+    /// The range to be written now, and before it what may have been written since: nobody wants it in memory.
+    fn due(&mut self) -> Option<std::ops::Range<u64>> {
+        let Behind { bytes, entries } = self.behind;
+        if bytes < WRITE_BEHIND {
+            return None;
+        }
+        self.behind = Behind::default();
+        (bytes / entries.max(1) >= LARGE).then(|| self.end.saturating_sub(4 * WRITE_BEHIND)..self.end)
+    }
 }
 
 impl Blobs {
@@ -53,16 +80,22 @@ impl Blobs {
         // A sweep that begins waits for this put, one that runs learns of it before the index is asked.
         let _hold = self.hold();
         self.touch(&id);
+        let lasting = encoding == Encoding::Compress;
         if self.has_sound(&id) {
+            if lasting {
+                self.kept.count(&id, bytes.len(), None);
+            }
             return Ok(id);
         }
-        let packed = match encoding {
-            Encoding::Raw => None,
-            Encoding::Compress => compress(bytes),
-        };
+        let packed = if lasting { compress(bytes) } else { None };
         match &packed {
             Some(packed) => self.append(id, Stored::Zstd, bytes.len() as u32, packed)?,
             None => self.append(id, Stored::Raw, bytes.len() as u32, bytes)?,
+        }
+        if lasting {
+            self.kept.count(&id, bytes.len(), Some(packed.as_ref().map_or(bytes.len(), Vec::len)));
+        } else {
+            self.kept.payload(id);
         }
         Ok(id)
     }
@@ -100,6 +133,11 @@ impl Blobs {
             return Ok(());
         }
         self.write_entry(&mut tail, id, encoding, raw_len, stored)?;
+        let due = tail.pack.as_mut().and_then(|open| open.due().map(|range| (open.file.clone(), range)));
+        drop(tail);
+        if let Some((file, range)) = due {
+            file.write_behind(range);
+        }
         Ok(())
     }
 
@@ -126,6 +164,7 @@ impl Blobs {
             return Err(e).doing("append to", &self.pack_path(open.id));
         }
         open.end += entry.total_len();
+        open.behind = Behind { bytes: open.behind.bytes + entry.total_len(), entries: open.behind.entries + 1 };
         tail.appended += entry.total_len();
         let (pack, end) = (open.id, open.end);
         if let Some(info) = self.index_mut().packs.get_mut(&pack) {
@@ -213,7 +252,7 @@ impl Blobs {
         }
         // The next sync is due for the header and the name alone: a pack without an entry is there after a clean stop too.
         tail.appended += PACK_HEADER_LEN;
-        tail.pack = Some(OpenPack { id, file, end: PACK_HEADER_LEN, name_unsynced: true, dirty_tail: false });
+        tail.pack = Some(OpenPack { id, file, end: PACK_HEADER_LEN, name_unsynced: true, dirty_tail: false, behind: Behind::default() });
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Recovery's last resort on a full disk: the last pack written again where it is, instead of a copy.
 
-use super::append::OpenPack;
+use super::append::{Behind, OpenPack};
 use super::error::Doing;
 use super::index::PackInfo;
 use super::open::Walk;
@@ -50,6 +50,6 @@ impl Blobs {
         self.drop_contents(id);
         self.add_pack(id, PackInfo { end, header: Some(header), ..PackInfo::default() })?;
         self.enter_all(id, kept);
-        Ok(Some(OpenPack { id, file, end, name_unsynced: false, dirty_tail: false }))
+        Ok(Some(OpenPack { id, file, end, name_unsynced: false, dirty_tail: false, behind: Behind::default() }))
     }
 }

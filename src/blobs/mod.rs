@@ -103,6 +103,50 @@ pub struct Usage {
     pub stored: u64,
 }
 
+/// What was put to be kept (and not only for as long as the log names it) since the store was opened, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// All of it.
+    pub offered: u64,
+    /// What the store did not have.
+    pub new: u64,
+    /// What that takes, compressed where it shrinks.
+    pub stored: u64,
+}
+
+/// The counters of [`Kept`].
+#[derive(Debug, Default)]
+struct KeptCounters {
+    offered: AtomicU64,
+    new: AtomicU64,
+    stored: AtomicU64,
+    /// Stored for the log, and not put to be kept so far: when that comes, they are new. At most [`PAYLOADS_MAX`].
+    payloads: Mutex<HashSet<BlobId>>,
+}
+
+/// Payloads remembered at most; 32 bytes each.
+const PAYLOADS_MAX: usize = 1 << 16;
+
+impl KeptCounters {
+    /// So many bytes were put to be kept; stored as so many, unless they were there.
+    fn count(&self, id: &BlobId, len: usize, stored: Option<usize>) {
+        self.offered.fetch_add(len as u64, Ordering::Relaxed);
+        let stored = stored.or_else(|| lock(&self.payloads).remove(id).then_some(len));
+        if let Some(stored) = stored {
+            self.new.fetch_add(len as u64, Ordering::Relaxed);
+            self.stored.fetch_add(stored as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn payload(&self, id: BlobId) {
+        let mut payloads = lock(&self.payloads);
+        if payloads.len() >= PAYLOADS_MAX {
+            payloads.clear();
+        }
+        payloads.insert(id);
+    }
+}
+
 /// The blob store of one project.
 #[derive(Debug)]
 pub struct Blobs {
@@ -125,6 +169,7 @@ pub struct Blobs {
     unread: OnceLock<String>,
     /// What `meta/purged` says, once somebody asked.
     purged: OnceLock<HashMap<BlobId, (Time, u32)>>,
+    kept: KeptCounters,
     gate: Mutex<Gate>,
     gate_moved: Condvar,
     sweeping: Mutex<()>,
@@ -197,6 +242,13 @@ impl Blobs {
             raw: sum.raw + pack.live.raw,
             stored: sum.stored + pack.live.stored,
         })
+    }
+
+    /// What was put since the store was opened.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Kept { offered: load(&self.kept.offered), new: load(&self.kept.new), stored: load(&self.kept.stored) }
     }
 
     /// Bytes of heap that the index takes.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 
-use super::append::{OpenPack, Tail};
+use super::append::{Behind, OpenPack, Tail};
 use super::contents::{Contents, parse_index_file_name};
 use super::error::Doing;
 use super::find::BATCH;
@@ -59,6 +59,7 @@ impl Blobs {
             poison: OnceLock::new(),
             unread: OnceLock::new(),
             purged: OnceLock::new(),
+            kept: super::KeptCounters::default(),
             gate: Mutex::new(Gate::default()),
             gate_moved: Condvar::new(),
             sweeping: Mutex::new(()),
@@ -356,7 +357,7 @@ impl Blobs {
         }
         let file = self.storage.open(&path).doing("open", &path)?;
         // Its name was synced, if all went as it should; to make sure costs one sync of a directory.
-        Ok(Some(OpenPack { id, file, end: info.end, name_unsynced: true, dirty_tail: false }))
+        Ok(Some(OpenPack { id, file, end: info.end, name_unsynced: true, dirty_tail: false, behind: Behind::default() }))
     }
 
     /// Writes the last pack afresh: every entry whose bytes are right, to a new file, synced, under the old name.
@@ -416,7 +417,7 @@ impl Blobs {
         self.enter_all(id, &fresh.entries);
         // Opened by its name: the handle of `tmp` would do, but a store that forgets to rename would not be noticed.
         let file = self.storage.open(&path).doing("open", &path)?;
-        Ok(Some(OpenPack { id, file, end: fresh.end, name_unsynced: false, dirty_tail: false }))
+        Ok(Some(OpenPack { id, file, end: fresh.end, name_unsynced: false, dirty_tail: false, behind: Behind::default() }))
     }
 
     /// Copies the entries of `found` whose bytes are right; gives the number of those that are not.

@@ -9,7 +9,7 @@ use crate::ids::{Lsn, SegmentId, Time, VersionSeq};
 use crate::project::base64;
 
 pub use super::status::{
-    Cache, Health, Horizon, LastPrune, LastThinning, Load, Queue, RequestLatency, StatusReport, UNCOMMITTED_MAX, Uncommitted,
+    Cache, Health, Horizon, LastPrune, LastThinning, Load, Queue, RequestLatency, StatusReport, StoredReport, UNCOMMITTED_MAX, Uncommitted,
 };
 use crate::versions::thinning::Grain;
 

@@ -115,6 +115,9 @@ pub struct StatusReport {
     /// Blobs in them.
     #[serde(default)]
     pub blobs: u64,
+    /// What was stored since it was opened; `None` when nobody has the project open.
+    #[serde(default)]
+    pub stored: Option<StoredReport>,
     /// Bytes of log that are not synced yet.
     #[serde(default)]
     pub unsynced_bytes: u64,
@@ -160,10 +163,41 @@ pub struct Queue {
     pub utilization: f64,
     /// Seconds since the queue last got shorter, or began; 0 when it is empty.
     pub waiting_secs: f64,
+    /// Seconds for which the oldest of what is pending waits, to a tenth or so; 0 when nothing is.
+    #[serde(default)]
+    pub lag_secs: f64,
+    /// So many times as large as they are set to be versions may become for now, because much is pending.
+    #[serde(default)]
+    pub batch_scale: u32,
     /// What to think of it.
     pub health: Health,
     /// Why, unless it is ok.
     pub why: Option<String>,
+}
+
+/// What was stored to be kept since the project was opened, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoredReport {
+    /// Content and trees, as they came.
+    pub offered: u64,
+    /// Of these, what the store did not have yet.
+    pub new: u64,
+    /// What that takes in the packs.
+    pub stored: u64,
+    /// `offered / new`; `None` before anything is new.
+    pub dedup_ratio: Option<f64>,
+    /// `new / stored`; `None` before anything is stored.
+    pub compression_ratio: Option<f64>,
+}
+
+impl StoredReport {
+    /// With the ratios.
+    #[must_use]
+    pub fn new(offered: u64, new: u64, stored: u64) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+        Self { offered, new, stored, dedup_ratio: ratio(offered, new), compression_ratio: ratio(new, stored) }
+    }
 }
 
 /// Whether replay keeps up.

@@ -158,6 +158,11 @@ impl Grouper {
         self.open.take().map(|group| (group, end))
     }
 
+    /// Other limits from now on; call it between groups.
+    pub fn limit(&mut self, limits: GroupLimits) {
+        self.limits = limits;
+    }
+
     /// The group that is still open.
     #[must_use]
     pub fn open(&self) -> Option<&Group> {

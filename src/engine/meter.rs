@@ -2,7 +2,7 @@
 //! are versions. Counting costs a writer a few atomic additions.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ use crate::op::Operation;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Distance of two samples.
 const SAMPLE: Duration = Duration::from_secs(1);
+/// When operations came is noted so often, and so many times; then half as often for what is old.
+const ARRIVALS: Duration = Duration::from_millis(100);
+const ARRIVALS_MAX: usize = 1024;
 /// A group ends after 30 s at the latest, if nothing else is set; what waits for longer than this without any getting on, waits too long.
 pub const LAGGING_AFTER: Duration = Duration::from_secs(60);
 /// So long, and nobody should wait for it any more.
@@ -50,6 +53,12 @@ pub struct Meter {
     /// When the queue last got on, or began to have something in it: nanoseconds since `born`.
     moved: AtomicU64,
     samples: Mutex<VecDeque<Sample>>,
+    /// When what is pending came: how many operations had been appended before, and when, the oldest first.
+    arrivals: Mutex<VecDeque<(u64, Instant)>>,
+    /// When the last of these was noted: nanoseconds since `born`.
+    arrived: AtomicU64,
+    /// How many times as large as set versions may become.
+    scale: AtomicU32,
     /// How much longer than by default operations may wait.
     grace: Duration,
 }
@@ -86,6 +95,9 @@ impl Meter {
             born: Instant::now(),
             moved: AtomicU64::new(0),
             samples: Mutex::default(),
+            arrivals: Mutex::new([(committed.0, Instant::now())].into()),
+            arrived: AtomicU64::new(0),
+            scale: AtomicU32::new(1),
             grace: Duration::ZERO,
         };
         meter.sample();
@@ -109,6 +121,53 @@ impl Meter {
         if operations <= 1 {
             self.moved();
         }
+        self.arrive(committed.operations + operations - 1);
+    }
+
+    /// Notes when an operation came, `before` others before it.
+    fn arrive(&self, before: u64) {
+        let now = self.since_birth();
+        if now.saturating_sub(self.arrived.load(Relaxed)) < ARRIVALS.as_nanos() as u64 && before > self.committed.operations.load(Relaxed) {
+            return;
+        }
+        self.arrived.store(now, Relaxed);
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        if arrivals.len() >= ARRIVALS_MAX {
+            // Every other one: what is old need not be known so well.
+            let mut keep = false;
+            arrivals.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        arrivals.push_back((before, Instant::now()));
+    }
+
+    /// For how long the oldest pending operation waits.
+    fn lag(&self) -> Duration {
+        let committed = self.committed.operations.load(Relaxed);
+        if self.appended.operations.load(Relaxed) <= committed {
+            return Duration::ZERO;
+        }
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last one that is not behind the oldest pending operation.
+        let place = arrivals.partition_point(|(before, _)| *before <= committed);
+        arrivals.get(place.saturating_sub(1)).map_or(Duration::ZERO, |(_, at)| at.elapsed())
+    }
+
+    fn since_birth(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Versions may become so many times as large as set.
+    pub(super) fn scaled(&self, scale: u32) {
+        self.scale.store(scale, Relaxed);
+    }
+
+    /// What is pending.
+    pub(super) fn pending(&self) -> Load {
+        let (appended, committed) = (self.appended.load(), self.committed.load());
+        Load { operations: appended.operations.saturating_sub(committed.operations), bytes: appended.bytes.saturating_sub(committed.bytes) }
     }
 
     /// So much more is covered by the checkpoint; in so many versions.
@@ -120,10 +179,15 @@ impl Meter {
             self.batches.bytes.fetch_add(versions, Relaxed);
         }
         self.moved();
+        let committed = self.committed.operations.load(Relaxed);
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        while arrivals.get(1).is_some_and(|(before, _)| *before <= committed) {
+            arrivals.pop_front();
+        }
     }
 
     fn moved(&self) {
-        self.moved.store(u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.moved.store(self.since_birth(), Relaxed);
     }
 
     /// Replay did nothing for so long, to let others work.
@@ -163,7 +227,7 @@ impl Meter {
     /// Bytes written that no version holds yet.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.appended.load().bytes.saturating_sub(self.committed.load().bytes)
+        self.pending().bytes
     }
 
     /// The figures. `stuck` and `lagging` are reasons that are known from elsewhere.
@@ -196,6 +260,8 @@ impl Meter {
             mean_batch,
             utilization: rate(now.busy, then.busy, 1e9).min(1.0),
             waiting_secs: waiting.as_secs_f64(),
+            lag_secs: self.lag().as_secs_f64(),
+            batch_scale: self.scale.load(Relaxed),
             health,
             why,
         }
@@ -240,6 +306,44 @@ mod tests {
         assert_eq!((queue.appended.operations, queue.committed.operations), (110, 110));
         assert_eq!(queue.mean_batch, Some(5.0));
         assert_eq!(queue.waiting_secs, 0.0);
+    }
+
+    #[test]
+    fn the_lag_is_the_age_of_the_oldest_pending_operation() {
+        let meter = Meter::new((5, 0), (0, 0));
+        assert_eq!(meter.lag(), Duration::ZERO);
+        let back = |n: usize, secs: u64| {
+            let mut arrivals = meter.arrivals.lock().unwrap();
+            arrivals[n].1 = Instant::now().checked_sub(Duration::from_secs(secs)).unwrap();
+        };
+        let again = || meter.arrived.store(0, Relaxed);
+        meter.append(&chmod());
+        let first = meter.arrivals.lock().unwrap().len() - 1;
+        back(first, 100);
+        for _ in 0..10 {
+            meter.append(&chmod());
+        }
+        // So much later that it is noted.
+        std::thread::sleep(ARRIVALS);
+        again();
+        meter.append(&chmod());
+        let last = meter.arrivals.lock().unwrap().len() - 1;
+        assert!(last > first);
+        back(last, 10);
+        let lag = || meter.queue(None, None).lag_secs;
+        assert!((100.0..110.0).contains(&lag()), "{}", lag());
+        meter.commit(5, 0, 1);
+        assert!((100.0..110.0).contains(&lag()), "no better is known of those that came in between: {}", lag());
+        meter.commit(6, 0, 1);
+        assert!((10.0..20.0).contains(&lag()), "{}", lag());
+        meter.commit(1, 0, 1);
+        assert_eq!(lag(), 0.0);
+        for n in 0..10 * ARRIVALS_MAX as u64 {
+            meter.arrived.store(0, Relaxed);
+            std::thread::yield_now();
+            meter.arrive(n);
+        }
+        assert!(meter.arrivals.lock().unwrap().len() <= ARRIVALS_MAX);
     }
 
     #[test]

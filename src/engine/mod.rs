@@ -2,7 +2,8 @@
 //! replay B, pruning. The daemon holds one; commands on a project that is not mounted hold one for a moment.
 
 mod adapters;
-pub mod clock;
+pub mod batch;
+mod clock;
 pub mod core;
 mod cuts;
 pub mod export;
@@ -344,7 +345,7 @@ impl Engine {
         let store = states::Store::open(&self.project.layout, self.core.store)?;
         let mut then = store.resolve(&request.at)?;
         let mut writer = self.core.fs.locked();
-        let restore::Plan { steps, left } = restore::plan_beside(writer.tree(), &mut then, &paths, Some(&self.settings.classes))?;
+        let restore::Plan { steps, left } = restore::plan_beside(writer.tree(), &mut then, &paths, &self.retention.rules())?;
         let left: Vec<PathBytes> = left.into_iter().map(PathBytes).collect();
         let actions: Vec<RestoreAction> = steps.iter().map(action).collect();
         let digest = digest(&actions)?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::adapters::BlankedStore;
+use super::batch;
 use super::core::{Core, Item, for_each_item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use super::pace::{Pace, Paced};
@@ -59,6 +60,8 @@ struct Follower {
     busy: BTreeMap<ProcessKey, ProcessLabel>,
     /// Every group is made with as little room as can be.
     saving: bool,
+    /// How many times as large as set groups may become.
+    scale: u32,
     /// The open one is: bytes of small writes in it.
     tight: Option<u64>,
 }
@@ -120,6 +123,7 @@ impl Follower {
             known: HashMap::new(),
             busy: BTreeMap::new(),
             saving: false,
+            scale: 1,
             tight: None,
         })
     }
@@ -187,6 +191,7 @@ impl Follower {
         }
         self.touched = Instant::now();
         if self.grouper.open().is_none() {
+            self.adapt(core, limits);
             self.since = self.touched;
             self.tight = (self.saving || core.is_short()).then_some(0);
         }
@@ -199,6 +204,19 @@ impl Follower {
             made += self.finish(core, pace, limits, &group, end, lsn)?;
         }
         Ok(made)
+    }
+
+    /// Lets the next group become as large as what waits asks for.
+    fn adapt(&mut self, core: &Core, limits: &GroupLimits) {
+        // With little room, small ones.
+        let (scale, why) = if self.saving { (1, "there is little room") } else { batch::scale(core.meter.pending(), limits) };
+        if scale == self.scale {
+            return;
+        }
+        self.scale = scale;
+        core.meter.scaled(scale);
+        self.grouper.limit(batch::scaled(limits, scale));
+        tracing::info!("versions may become {scale} times as large as set from now on: {why}");
     }
 
     /// The tree stands at the end of `group`: makes it a version, or several. Records up to `up_to` need never be read again.
@@ -261,6 +279,9 @@ impl Follower {
         history.versions.counted();
         drop(history);
         core.meter.commit(group.operations, group.bytes, made);
+        let (manner, why) = batch::manner(group.inodes(), group.bytes);
+        let Group { operations, bytes, .. } = group;
+        tracing::debug!("{made} versions of {operations} operations on {} inodes, {bytes} bytes {manner}: {why}", group.inodes());
         core.fs.locked().rebase(&committed);
         Ok(made)
     }

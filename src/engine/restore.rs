@@ -64,7 +64,7 @@ pub struct Outcome {
 /// # Errors
 /// `NotFound` when a path exists neither now nor then; what reading the trees says.
 pub fn plan(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>]) -> Result<Vec<Step>> {
-    plan_beside(now, then, paths, None).map(|plan| plan.steps)
+    plan_beside(now, then, paths, &[]).map(|plan| plan.steps)
 }
 
 /// What a restore would do, and what it would leave.
@@ -76,12 +76,12 @@ pub struct Plan {
     pub left: Vec<Vec<u8>>,
 }
 
-/// The same as [`plan`]; with `classes`, what has no lasting history now or had none then is not removed because it is not there then.
+/// The same as [`plan`]; what has no lasting history now or had none then by any of these rules is not removed because it is not there then.
 ///
 /// # Errors
 /// As [`plan`].
-pub fn plan_beside(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>], classes: Option<&ClassSettings>) -> Result<Plan> {
-    let classes = classes.map(|settings| (Classes::new(settings), Classes::new(settings)));
+pub fn plan_beside(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>], rules: &[ClassSettings]) -> Result<Plan> {
+    let classes = rules.iter().map(|settings| (Classes::new(settings), Classes::new(settings))).collect();
     let mut planner = Planner { now, then, classes, steps: Vec::new(), left: Vec::new(), revived: BTreeSet::new() };
     let mut paths: Vec<&Vec<u8>> = paths.iter().collect();
     paths.sort();
@@ -102,8 +102,8 @@ pub fn plan_beside(now: &mut Tree, then: &mut Tree, paths: &[Vec<u8>], classes: 
 struct Planner<'a> {
     now: &'a mut Tree,
     then: &'a mut Tree,
-    /// Of the state now, and of the one then.
-    classes: Option<(Classes, Classes)>,
+    /// Of the state now, and of the one then, by each of the rules.
+    classes: Vec<(Classes, Classes)>,
     steps: Vec<Step>,
     left: Vec<Vec<u8>>,
     /// Directories above named paths that are gone now and come back.
@@ -193,7 +193,7 @@ impl Planner<'_> {
         }
         let before = self.steps.len();
         let mut all = true;
-        if is_dir && self.classes.is_some() {
+        if is_dir && !self.classes.is_empty() {
             let mut children = self.now.children(now)?;
             children.sort();
             for (name, child, _) in children {
@@ -224,8 +224,13 @@ impl Planner<'_> {
 
     /// Do versions keep a path, by the rules of now and by those of then?
     fn is_lasting(&mut self, path: &[u8], is_dir: bool) -> Result<bool> {
-        let Some((now, then)) = &mut self.classes else { return Ok(true) };
-        Ok(now.of(self.now, path, is_dir)? == class::Class::Keep && then.of(self.then, path, is_dir)? == class::Class::Keep)
+        for (now, then) in &mut self.classes {
+            let lasts = now.of(self.now, path, is_dir)? == class::Class::Keep && then.of(self.then, path, is_dir)? == class::Class::Keep;
+            if !lasts {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn compare_children(&mut self, path: &[u8], then: Ino, now: Ino) -> Result<bool> {

@@ -19,6 +19,7 @@ use crate::ids::{Lsn, Time, VersionSeq};
 use crate::project::Layout;
 use crate::project::config::Settings;
 use crate::project::units::show_size;
+use crate::versions::class::ClassSettings;
 
 /// Files are looked at afresh after so long; near the limit earlier, but for no more than a fiftieth of the time.
 const MEASURED_FOR: Duration = Duration::from_secs(60);
@@ -41,7 +42,16 @@ pub struct Kept {
     /// Under which rules: a hash of them.
     #[serde(default)]
     pub rules: String,
+    /// These rules.
+    #[serde(default)]
+    pub settings: Option<ClassSettings>,
+    /// Rules of before, by which paths were taken out of versions too.
+    #[serde(default)]
+    pub past: Vec<ClassSettings>,
 }
+
+/// Rules of before that are remembered, the newest.
+const PAST_MAX: usize = 32;
 
 impl Kept {
     /// What the file says; nothing when there is none, or it makes no sense.
@@ -49,6 +59,20 @@ impl Kept {
     pub fn read(layout: &Layout) -> Self {
         let text = std::fs::read(layout.retention()).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Paths were taken out of versions up to here, by these rules.
+    fn took_out(&mut self, filtered: Filtered, rules: String, settings: &ClassSettings) {
+        if rules != self.rules
+            && self.filtered != Filtered::default()
+            && let Some(old) = self.settings.take()
+            && !self.past.contains(&old)
+        {
+            self.past.push(old);
+            let many = self.past.len().saturating_sub(PAST_MAX);
+            self.past.drain(..many);
+        }
+        (self.filtered, self.rules, self.settings) = (filtered, rules, Some(settings.clone()));
     }
 
     fn write(&self, layout: &Layout) {
@@ -83,6 +107,18 @@ impl Retention {
 
     pub fn last(&self) -> Option<LastThinning> {
         lock(&self.kept).last
+    }
+
+    /// All rules by which paths may have been taken out of versions, those of now first.
+    pub fn rules(&self) -> Vec<ClassSettings> {
+        let kept = lock(&self.kept);
+        let mut rules = vec![self.settings.classes.clone()];
+        for settings in kept.settings.iter().chain(&kept.past) {
+            if !rules.contains(settings) {
+                rules.push(settings.clone());
+            }
+        }
+        rules
     }
 
     /// A request as the settings have it.
@@ -152,8 +188,8 @@ impl Retention {
         });
         let (filtered, changed) = self.core.take_out(classes, until, done)?;
         let mut kept = lock(&self.kept);
-        if (kept.filtered, &kept.rules) != (filtered, &rules) {
-            (kept.filtered, kept.rules) = (filtered, rules);
+        if (kept.filtered, &kept.rules) != (filtered, &rules) || kept.settings.is_none() {
+            kept.took_out(filtered, rules, classes);
             kept.write(&self.core.layout);
         }
         if changed > 0 {

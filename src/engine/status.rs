@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::core::{Item, for_each_item};
-use crate::control::message::{Cache, Horizon, PathBytes, RequestLatency, StatusReport, UNCOMMITTED_MAX, Uncommitted};
+use crate::control::message::{Cache, Horizon, PathBytes, RequestLatency, StatusReport, StoredReport, UNCOMMITTED_MAX, Uncommitted};
 use crate::error::{Class, Result};
 use crate::fs::latency::TOLD;
 use crate::ids::{Ino, Lsn};
@@ -36,6 +36,7 @@ impl Engine {
         let (uncommitted, uncommitted_more) = beside_prune(|| self.uncommitted(checkpoint.lsn))?;
         let log = core.log.usage();
         let blobs = core.blobs.usage();
+        let kept = core.blobs.kept();
         let replay_error = self.replay_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let poisoned = core.log.poisoned().or_else(|| core.fs.broken());
         let stuck = match (&poisoned, &replay_error) {
@@ -66,6 +67,7 @@ impl Engine {
             blob_bytes: blobs.pack_bytes,
             packs: blobs.packs,
             blobs: blobs.blobs,
+            stored: Some(StoredReport::new(kept.offered, kept.new, kept.stored)),
             operations_since,
             versions_since: first_version,
             restorable_since: older(operations_since, first_version),

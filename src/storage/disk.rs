@@ -140,6 +140,12 @@ impl StorageFile for DiskFile {
         }
     }
 
+    fn write_behind(&self, range: std::ops::Range<u64>) {
+        let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        // It starts writing what is dirty and lets go of what is not; an error of that writing is told by the next sync (mm/fadvise.c).
+        let _ = rustix::fs::fadvise(&self.0, range.start, len, rustix::fs::Advice::DontNeed);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }

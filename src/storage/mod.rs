@@ -128,6 +128,8 @@ pub trait StorageFile: Send + Sync + Debug {
     fn allocate(&self, len: u64) -> io::Result<()> {
         write_zeros(self, len, ZEROS)
     }
+    /// Says that the disk may begin to write these bytes, and that nobody will read them soon. It promises nothing: only `sync_data` does.
+    fn write_behind(&self, _range: std::ops::Range<u64>) {}
     /// Makes the file's bytes and length durable (fdatasync).
     ///
     /// # Errors

@@ -34,7 +34,7 @@ const TAG: &[u8] = b"CACHEDIR.TAG";
 const TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 /// How much history a path has; less is smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// None but the newest state.
@@ -71,7 +71,7 @@ impl FromStr for Class {
 }
 
 /// What the settings say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClassSettings {
     /// Patterns of class none. `class.none`.
     pub none: Vec<String>,

@@ -35,6 +35,8 @@ fn the_queue_counts_what_is_appended_pending_and_committed_and_names_the_paths()
     assert_eq!(number(&queue["pending"]["bytes"]), 6 + 2 + 100_000);
     assert!(number(&queue["peak"]["operations"]) >= pending);
     assert_eq!(queue["health"], "ok");
+    let lag = queue["lag_secs"].as_f64().unwrap();
+    assert!(lag > 0.0 && lag >= queue["waiting_secs"].as_f64().unwrap() - 1.0 && queue["batch_scale"] == 1, "{queue}");
     let uncommitted: HashMap<&str, u64> =
         status["uncommitted"].as_array().unwrap().iter().map(|u| (u["path"].as_str().unwrap(), number(&u["operations"]))).collect();
     assert_eq!(uncommitted.get("d"), Some(&1), "{uncommitted:?}");
@@ -47,10 +49,24 @@ fn the_queue_counts_what_is_appended_pending_and_committed_and_names_the_paths()
     let queue = &status["queue"];
     assert_eq!((number(&queue["pending"]["operations"]), number(&queue["pending"]["bytes"])), (0, 0), "{queue}");
     assert_eq!(queue["appended"], queue["committed"]);
+    assert_eq!(queue["lag_secs"], 0.0);
     assert!(number(&queue["peak"]["operations"]) >= pending, "the peak is kept");
     assert!(queue["mean_batch"].as_f64().unwrap() >= pending as f64, "{queue}");
     assert_eq!(status["uncommitted"], Value::Array(vec![]));
     assert_eq!(status["restorable_since"], status["operations_since"]);
+    // The same large file again is nothing new.
+    let stored = |status: &Value| ["offered", "new", "stored"].map(|key| number(&status["stored"][key]));
+    let [offered, new, kept] = stored(&status);
+    assert!(offered >= new && new >= kept && new >= 100_000, "{}", status["stored"]);
+    assert!(status["stored"]["compression_ratio"].as_f64().unwrap() >= 1.0);
+    std::fs::copy(home.mount.join("big"), home.mount.join("bigger")).unwrap();
+    home.ok(&["commit", "p"]);
+    let status = home.status();
+    let after = stored(&status);
+    assert!(after[0] >= offered + 100_000 && after[1] < new + 50_000, "{}", status["stored"]);
+    assert!(status["stored"]["dedup_ratio"].as_f64().unwrap() > 1.3, "{}", status["stored"]);
+    assert!(home.ok(&["status", "p"]).contains("deduplication"));
+    let queue = &status["queue"];
     // It goes on where it was, also after a crash.
     let total = number(&queue["appended"]["operations"]);
     sh(&home.mount, "echo y > c");

@@ -53,6 +53,8 @@ pub fn text(report: &StatusReport) -> String {
         m.gauge("pending_operations_peak", "Most pending operations since the project was opened.", q.peak.operations);
         m.gauge("pending_bytes_peak", "Most pending bytes since the project was opened.", q.peak.bytes);
         m.gauge("pending_seconds", "Seconds since the pending operations last became fewer.", q.waiting_secs);
+        m.gauge("lag_seconds", "Seconds for which the oldest pending operation waits.", q.lag_secs);
+        m.gauge("batch_scale", "How many times as large as set versions may become for now.", q.batch_scale);
         if let Some(mean) = q.mean_batch {
             m.gauge("operations_per_version", "Operations in a version on average.", mean);
         }
@@ -61,6 +63,11 @@ pub fn text(report: &StatusReport) -> String {
         for health in [Health::Ok, Health::Lagging, Health::Stuck] {
             m.sample("health", &format!(",state=\"{}\"", health.name()), flag(q.health == health));
         }
+    }
+    if let Some(s) = &report.stored {
+        m.counter("stored_offered_bytes_total", "Bytes of content and trees that were to be kept since the project was opened.", s.offered);
+        m.counter("stored_new_bytes_total", "Of these, what the store did not have.", s.new);
+        m.counter("stored_bytes_total", "What that takes in the packs.", s.stored);
     }
     if let Some(c) = &report.cache {
         m.counter("cache_lookups_total", "Inodes asked for since the project was opened.", c.lookups);

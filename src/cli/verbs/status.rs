@@ -107,7 +107,14 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
             q.appended_per_second, q.appended_mb_per_second, q.committed_per_second, q.committed_mb_per_second
         );
         let batch = q.mean_batch.map_or_else(String::new, |n| format!(", {n:.0} operations a version"));
-        row("throughput", format!("{rates}{batch}, replay busy {:.0}%", q.utilization * 100.0))?;
+        let scale = if q.batch_scale > 1 { format!(" ({} times as large as set, to catch up)", q.batch_scale) } else { String::new() };
+        row("throughput", format!("{rates}{batch}{scale}, replay busy {:.0}%", q.utilization * 100.0))?;
+    }
+    if let Some(s) = report.stored.as_ref().filter(|s| s.offered > 0) {
+        let ratio = |name: &str, ratio: Option<f64>| ratio.map_or_else(String::new, |r| format!(", {name} {r:.2}"));
+        let (offered, new, stored) = (units::show_size(s.offered), units::show_size(s.new), units::show_size(s.stored));
+        let ratios = ratio("deduplication", s.dedup_ratio) + &ratio("compression", s.compression_ratio);
+        row("stored", format!("{offered}, of that {new} new, as {stored}{ratios}"))?;
     }
     for u in report.uncommitted.iter().take(PATHS_SHOWN) {
         let path = if u.path.0.is_empty() { ".".to_owned() } else { output::name(&u.path.0) };
