@@ -67,7 +67,11 @@ fn one(text: &str) -> Value {
 
 /// Bytes that the project's directory takes of the disk.
 fn taken(home: &Home) -> u64 {
-    let out = Command::new("du").args(["-s", "--block-size=1"]).arg(home.project()).output().unwrap();
+    on_disk(&home.project())
+}
+
+fn on_disk(dir: &std::path::Path) -> u64 {
+    let out = Command::new("du").args(["-s", "--block-size=1"]).arg(dir).output().unwrap();
     String::from_utf8(out.stdout).unwrap().split('\t').next().unwrap().parse().unwrap()
 }
 
@@ -214,6 +218,43 @@ fn a_loop_that_writes_many_times_the_limit_stays_under_it() {
     let pinned = versions(&home).into_iter().find(|v| v.label.is_some()).unwrap();
     let bytes = home.ize(&["cat", "p", "wanted", "--at", &pinned.id.to_string()]).bytes;
     assert!(bytes == noise(1, 500_000));
+    home.ok(&["fsck", "p", "--deep"]);
+}
+
+/// Nobody waits for room here: the writer is held back, and never refused.
+#[test]
+fn a_program_that_writes_as_fast_as_it_can_does_not_pass_the_limit() {
+    let home = Home::new();
+    let max = 192 * MIB;
+    config(&home, "192MiB");
+    home.mount();
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let watcher = {
+        let (done, project) = (std::sync::Arc::clone(&done), home.project());
+        std::thread::spawn(move || {
+            let mut peak = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                peak = peak.max(on_disk(&project));
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            peak
+        })
+    };
+    let times: u64 = std::env::var("IZE_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let rounds = times * max / (4 << 20);
+    for round in 0..rounds {
+        // Small files and large ones.
+        std::fs::write(home.mount.join(format!("f{}", round % 3)), noise(round, 4 << 20)).unwrap();
+        std::fs::write(home.mount.join(format!("g{}", round % 50)), noise(round, 20_000)).unwrap();
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let peak = watcher.join().unwrap();
+    assert!(peak <= max, "{} of {} MiB", peak / MIB, max / MIB);
+    for round in rounds - 3..rounds {
+        assert!(std::fs::read(home.mount.join(format!("f{}", round % 3))).unwrap() == noise(round, 4 << 20));
+    }
+    assert!(home.status()["thinned"].as_u64().unwrap() > 0);
+    home.unmount();
     home.ok(&["fsck", "p", "--deep"]);
 }
 

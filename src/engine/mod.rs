@@ -3,6 +3,7 @@
 
 mod adapters;
 pub mod batch;
+mod brake;
 mod clock;
 pub mod core;
 mod cuts;
@@ -41,6 +42,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::brake::Brake;
 use self::clock::ClockWatch;
 use self::core::{Core, CoreOptions};
 use self::feeder::Feeder;
@@ -54,6 +56,7 @@ use crate::ids::{Lsn, Time};
 use crate::op::{Mark, Marker};
 use crate::project::config::MaxStore;
 use crate::project::lock::{Lock, since_boot};
+use crate::project::units::show_size;
 use crate::project::{Project, Settings};
 use crate::storage::Disk;
 
@@ -257,6 +260,29 @@ impl Engine {
                 }
             }
         })?);
+        if let Some(max) = self.retention.limit() {
+            let (bell, retention) = (Arc::clone(&self.bell), Arc::clone(&self.retention));
+            threads.push(thread("ize-brake", move || {
+                let mut brake = Brake::default();
+                let mut pause = Duration::ZERO;
+                while !bell.sleep(pause) {
+                    let size = retention.expected_size();
+                    let hold = brake.look(Instant::now(), size, max, retention.is_stuck());
+                    if retention.core.fs.pressure().hold_back(hold) {
+                        let (size, max) = (show_size(size), show_size(max));
+                        if hold {
+                            tracing::info!(
+                                "writes wait: the store takes {size}, with what is pending, of {max} (max-store), and is being thinned"
+                            );
+                        } else {
+                            tracing::info!("writes go on: the store takes {size} of {max} (max-store)");
+                        }
+                    }
+                    pause = Brake::pause(size, max);
+                }
+                retention.core.fs.pressure().hold_back(false);
+            })?);
+        }
         let bell = Arc::clone(&self.bell);
         self.core.fs.pressure().relieved_by(settings.full_wait, Box::new(move || bell.want_room()));
         let (bell, core, settings, clock) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.clone(), self.clock);

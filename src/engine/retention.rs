@@ -3,7 +3,7 @@
 //! How large the store is, is told from counters between two looks at its files: those of the log and the packs move fast, the rest does
 //! not. Work begins at three quarters of the limit and ends at five eighths, so that a store stays below it while programs go on writing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ use crate::project::config::Settings;
 use crate::project::units::show_size;
 use crate::versions::class::ClassSettings;
 
+/// Nobody has looked yet.
+const UNKNOWN: u64 = u64::MAX;
 /// Files are looked at afresh after so long; near the limit earlier, but for no more than a fiftieth of the time.
 const MEASURED_FOR: Duration = Duration::from_secs(60);
 const MEASURED_FOR_MIN: Duration = Duration::from_millis(500);
@@ -90,6 +92,10 @@ pub(super) struct Retention {
     pub settings: Settings,
     pub clock: ClockWatch,
     kept: Mutex<Kept>,
+    /// What the store takes beside log and packs, when it was last looked at; [`UNKNOWN`] before.
+    beside: AtomicU64,
+    /// The last try could not free enough.
+    stuck: AtomicBool,
     /// Only one at a time.
     turn: Mutex<()>,
 }
@@ -97,7 +103,7 @@ pub(super) struct Retention {
 impl Retention {
     pub fn new(core: Arc<Core>, settings: Settings, clock: ClockWatch) -> Self {
         let kept = Mutex::new(Kept::read(&core.layout));
-        Self { core, settings, clock, kept, turn: Mutex::new(()) }
+        Self { core, settings, clock, kept, beside: AtomicU64::new(UNKNOWN), stuck: AtomicBool::new(false), turn: Mutex::new(()) }
     }
 
     /// What the store may take, in bytes.
@@ -107,6 +113,24 @@ impl Retention {
 
     pub fn last(&self) -> Option<LastThinning> {
         lock(&self.kept).last
+    }
+
+    /// Bytes that the store takes, with those that versions of what is pending may take; 0 before anybody has looked.
+    pub fn expected_size(&self) -> u64 {
+        match self.beside.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            beside => beside.saturating_add(self.counted()).saturating_add(self.core.meter.pending_bytes()),
+        }
+    }
+
+    /// Is there nothing more that could go?
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of log and packs.
+    fn counted(&self) -> u64 {
+        self.core.log.usage().bytes + self.core.blobs.usage().pack_bytes
     }
 
     /// All rules by which paths may have been taken out of versions, those of now first.
@@ -256,12 +280,16 @@ impl Watch {
         let start = max / 4 * 3;
         let size = self.size(max)?;
         if size <= start || self.in_vain(size) {
+            if size <= start {
+                self.retention.stuck.store(false, Ordering::Relaxed);
+            }
             return Ok(());
         }
         let request = Request { limit: Some(start), ..self.retention.configured() };
         let checkpoint = self.retention.core.history().checkpoint.lsn;
         let (thinned, _) = self.retention.thin(&request, Some(max))?;
         self.measured = None;
+        self.retention.stuck.store(thinned.stuck, Ordering::Relaxed);
         self.vain = thinned.stuck.then(|| Vain { at: Instant::now(), checkpoint, size: thinned.size.1 });
         Ok(())
     }
@@ -281,7 +309,7 @@ impl Watch {
 
     fn size(&mut self, max: u64) -> Result<u64> {
         let core = &self.retention.core;
-        let counters = core.log.usage().bytes + core.blobs.usage().pack_bytes;
+        let counters = self.retention.counted();
         if let Some(m) = self.measured
             && counters >= m.counters
         {
@@ -294,6 +322,7 @@ impl Watch {
         }
         let at = Instant::now();
         let size = StoreSize::of(&core.layout)?.total();
+        self.retention.beside.store(size.saturating_sub(counters), Ordering::Relaxed);
         self.measured = Some(Measured { at, cost: at.elapsed(), size, counters });
         Ok(size)
     }

@@ -1,11 +1,14 @@
 //! Between programs that wait for room and those who can make some.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Called when somebody waits for room; returns at once.
 type Ask = Box<dyn Fn() + Send + Sync>;
+
+/// So long a write is held back at most: it is late then, and goes on.
+pub const HELD_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// Who waits for room, and who makes some.
 #[derive(Default)]
@@ -13,6 +16,8 @@ pub struct Pressure {
     /// Writes that wait now.
     pub held: AtomicU64,
     ask: OnceLock<(Duration, Ask)>,
+    /// Writes wait although there is room.
+    back: AtomicBool,
     /// Until then nobody is let wait.
     leaving: Mutex<Option<Instant>>,
 }
@@ -35,6 +40,17 @@ impl Pressure {
         if let Some((_, ask)) = self.ask.get() {
             ask();
         }
+    }
+
+    /// Holds writes back although there is room, or no longer; true when that is new.
+    pub fn hold_back(&self, back: bool) -> bool {
+        self.back.swap(back, Ordering::Relaxed) != back
+    }
+
+    /// Are writes held back? None is for longer than [`HELD_BACK_MAX`].
+    #[must_use]
+    pub fn is_holding_back(&self) -> bool {
+        self.back.load(Ordering::Relaxed)
     }
 
     /// The mount is about to end: nobody waits for room for so long.

@@ -394,10 +394,16 @@ impl Filesystem for Adapter {
         // Linux 6.18 follows such a write with an fsync of its own, which then finds nothing left to do; older ones are not trusted with
         // it. A page of a mapping comes with some file's flags; only msync promises anything for it.
         let sync = flags.0 & libc::O_DSYNC != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        match self.run(Wants::Change, "write", |fs| fs.write(&caller(request), ino(number), offset, data, kill)) {
+        let back = self.fs.pressure().is_holding_back() && self.held.takes(data.len());
+        let done = if back {
+            Err(Errno::ENOSPC)
+        } else {
+            self.run(Wants::Change, "write", |fs| fs.write(&caller(request), ino(number), offset, data, kill))
+        };
+        match done {
             Ok(written) if sync => self.syncs.push(Waiting::Write(reply, written.len)),
             Ok(written) => reply.written(written.len),
-            Err(e) if e.code() == libc::ENOSPC && self.held.takes(data.len()) => {
+            Err(e) if back || (e.code() == libc::ENOSPC && self.held.takes(data.len())) => {
                 let syncs = Arc::clone(&self.syncs);
                 let answer: Box<dyn FnOnce(Result<u32, Errno>) + Send> = if sync {
                     Box::new(move |done| match done {

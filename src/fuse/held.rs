@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use fuser::{Errno, ReplyWrite};
 
 use crate::fs::journal::Caller;
+use crate::fs::pressure::HELD_BACK_MAX;
 use crate::fs::{Fs, FsError};
 use crate::ids::Ino;
 
@@ -134,7 +135,7 @@ impl Shared {
                 let refused = queue.stop || self.fs.pressure().is_leaving();
                 (std::mem::take(&mut queue.writes), refused)
             };
-            let left = if refused { refuse(all) } else { self.try_all(all) };
+            let left = self.try_all(all, refused);
             {
                 let mut queue = self.queue();
                 // Whoever came meanwhile stands behind them.
@@ -146,7 +147,8 @@ impl Shared {
                     continue;
                 }
             }
-            if asked.is_none_or(|at| at.elapsed() >= ASK) {
+            // Who holds them back makes room without being asked.
+            if asked.is_none_or(|at| at.elapsed() >= ASK) && !self.fs.pressure().is_holding_back() {
                 asked = Some(Instant::now());
                 self.fs.pressure().ask();
             }
@@ -155,15 +157,20 @@ impl Shared {
         }
     }
 
-    /// Tries each, the oldest first, but none that is as large as one that found no room before it. Gives those that go on waiting.
-    fn try_all(&self, all: VecDeque<(Instant, HeldWrite)>) -> VecDeque<(Instant, HeldWrite)> {
+    /// Tries each, the oldest first, but none that is as large as one that found no room before it. Gives those that go on waiting: none when
+    /// it is the `last` try.
+    fn try_all(&self, all: VecDeque<(Instant, HeldWrite)>, last: bool) -> VecDeque<(Instant, HeldWrite)> {
         let mut left = VecDeque::with_capacity(all.len());
         let mut least = usize::MAX;
         for (since, write) in all {
-            let over = since.elapsed() >= self.patience;
+            let over = last || since.elapsed() >= self.patience;
+            if !last && self.fs.pressure().is_holding_back() && since.elapsed() < HELD_BACK_MAX {
+                left.push_back((since, write));
+                continue;
+            }
             if write.bytes.len() >= least {
                 if over {
-                    refuse([(since, write)].into());
+                    (write.answer)(Err(Errno::ENOSPC));
                 } else {
                     left.push_back((since, write));
                 }
@@ -185,12 +192,6 @@ impl Shared {
         }
         left
     }
-}
-
-/// Answers all that there is no room.
-fn refuse(all: VecDeque<(Instant, HeldWrite)>) -> VecDeque<(Instant, HeldWrite)> {
-    all.into_iter().for_each(|(_, write)| (write.answer)(Err(Errno::ENOSPC)));
-    VecDeque::new()
 }
 
 /// A write's reply as an answer.
