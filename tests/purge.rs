@@ -220,6 +220,119 @@ fn the_newest_state_may_be_kept_and_what_is_in_no_old_one_goes() {
     assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
 }
 
+/// The last version is not the newest state where only paths without history changed since: it is an old state like any other.
+#[test]
+fn the_newest_state_may_be_kept_although_the_last_version_is_an_older_one() {
+    let home = Home::new();
+    home.mount();
+    let write = |name: &str, text: &str| std::fs::write(home.mount.join(name), text).unwrap();
+    write(".izeignore", "*.env\n");
+    write("a.env", &format!("token = {SECRET}\n"));
+    write("other", "x");
+    home.ok(&["commit", "p", "-m", "last"]);
+    let (count, last) = (home.history().len(), home.history()[0]["id"].as_str().unwrap().to_owned());
+    write("a.env", "token = none\n");
+    home.ok(&["commit", "p"]);
+    assert_eq!(home.history().len(), count, "only what has no history changed");
+    home.unmount();
+    assert!(home.ok(&["cat", "p", "a.env", "--at", &last]).contains(SECRET));
+    home.ok(&["purge", "p", "a.env", "--keep-current", "--confirm", "p"]);
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    assert_eq!(home.ok(&["cat", "p", "a.env"]), "token = none\n");
+    assert_eq!(home.ize(&["cat", "p", "a.env", "--at", &last]).code, 3);
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+    home.mount();
+    assert_eq!(std::fs::read_to_string(home.mount.join("a.env")).unwrap(), "token = none\n");
+    write("other", "y");
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+}
+
+/// Bytes that shrink and are too many for a record, so that they stand in a pack.
+fn much(text: &str) -> String {
+    format!("{text} in a line of text that shrinks well\n").repeat(4000)
+}
+
+#[test]
+fn what_came_and_went_before_any_version_goes_from_the_log_and_the_packs() {
+    let home = Home::new();
+    home.mount();
+    let at = |name: &str| home.mount.join(name);
+    std::fs::write(at("kept"), "kept").unwrap();
+    home.ok(&["commit", "p"]);
+    // One burst, and nothing of it has a name at its end but one file, which has another one by then.
+    std::fs::create_dir(at("keys")).unwrap();
+    std::fs::write(at("keys/small"), format!("{SECRET}\n")).unwrap();
+    std::fs::write(at("keys/large"), much(SECRET)).unwrap();
+    std::fs::write(at("keys/.new"), format!("key = {SECRET}\n")).unwrap();
+    std::fs::rename(at("keys/.new"), at("config")).unwrap();
+    std::fs::remove_dir_all(at("keys")).unwrap();
+    home.ok(&["commit", "p", "-m", "nothing to see"]);
+    home.unmount();
+    let before = versions(&home);
+    assert!(before.iter().all(|(_, tree)| !tree.contains_key(Path::new("keys"))));
+    let found = places(&home.project(), SECRET);
+    assert!(["seg", "pack"].iter().all(|kind| found.iter().any(|place| place.ends_with(kind))), "{found:?}");
+    // A word too many is no less wrong beside a right one.
+    for words in [&["nothing", "--confirm", "p"][..], &["keys", "nothing", "--confirm", "p"]] {
+        let said = home.ize(&purge(words));
+        assert!(said.code == 3 && said.err.contains("nothing") && said.err.contains("--garbage"), "{said:?}");
+    }
+    let shown = home.ok(&purge(&["keys/large", "--dry-run"]));
+    assert!(shown.contains("No state names keys/large") && shown.contains("1 segment"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(home.ok(&purge(&["keys", "--dry-run", "--json"])).lines().next().unwrap()).unwrap();
+    assert_eq!((shown["paths"][0]["path"].as_str(), shown["inodes"].as_u64()), (Some("config"), Some(1)), "{shown}");
+    assert_eq!((shown["logged"][0]["path"].as_str(), shown["logged_segments"].as_u64()), (Some("keys"), Some(1)), "{shown}");
+    assert_eq!(versions(&home), before);
+    home.ok(&purge(&["keys", "--confirm", "p"]));
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    for ((id, was), (now_id, now)) in before.iter().zip(&versions(&home)) {
+        let expected: BTreeMap<_, _> = was.clone().into_iter().filter(|(path, _)| path != Path::new("config")).collect();
+        assert_eq!((id, &expected), (now_id, now));
+    }
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+    // Once is enough: nothing knows of it any more.
+    assert_eq!(home.ize(&purge(&["keys", "--confirm", "p"])).code, 3);
+    home.mount();
+    assert_eq!(std::fs::read_to_string(at("kept")).unwrap(), "kept");
+    home.unmount();
+}
+
+#[test]
+fn what_nothing_names_any_more_goes_with_all_garbage() {
+    let home = Home::new();
+    home.mount();
+    let at = |name: &str| home.mount.join(name);
+    let commit = |text: &str| {
+        std::fs::write(at("large"), text).unwrap();
+        home.ok(&["commit", "p"]);
+    };
+    // In a version that is thinned out; among bytes that stay, so that no sweep rewrites their pack for it.
+    let mut noise = vec![0; 4_000_000];
+    StdRng::seed_from_u64(3).fill_bytes(&mut noise);
+    std::fs::write(at("noise"), &noise).unwrap();
+    commit("before");
+    commit(&much(SECRET));
+    commit("after");
+    home.ok(&["thin", "p", "--keep-all", "0s", "--keep-hourly", "0s", "--keep-daily", "0s"]);
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    home.unmount();
+    let before = versions(&home);
+    assert!(places(&home.project(), SECRET).iter().all(|p| p.starts_with("blob ")) && !places(&home.project(), SECRET).is_empty());
+    assert_eq!(home.ize(&purge(&["gone", "--confirm", "p"])).code, 3);
+    for words in [&["--garbage", "large"][..], &["--garbage", "--keep-current"], &["--garbage", "--everywhere"]] {
+        assert_eq!(home.ize(&purge(words)).code, 2, "{words:?}");
+    }
+    let shown = home.ok(&purge(&["--garbage", "--dry-run", "--json"]));
+    let shown: serde_json::Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
+    assert!(shown["garbage_blobs"].as_u64().unwrap() > 0 && shown["garbage_bytes"].as_u64().unwrap() > 0, "{shown}");
+    home.ok(&purge(&["--garbage", "--confirm", "p"]));
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    assert_eq!(versions(&home), before);
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+}
+
 #[test]
 fn a_purged_blob_leaves_entries_that_say_so_and_can_be_written_over() {
     let home = Home::new();

@@ -101,7 +101,7 @@ fn states(
     let nothing = HashMap::new();
     let mut rewriter = Rewriter::new(blobs, &inodes, &nothing);
     let mut new_root = |version: &Version| -> Result<BlobId> {
-        if intent.keep == Some(version.seq) {
+        if intent.keeps(version.seq, &version.root, newest.as_ref()) {
             return Ok(version.root);
         }
         Ok(rewriter.state(&version.root)?.id.unwrap_or(version.root))

@@ -28,7 +28,7 @@ pub struct Intent {
     pub inodes: Vec<Ino>,
     /// Blobs that go although states name them, with their lengths.
     pub blobs: Vec<(BlobId, u32)>,
-    /// The version whose state stays as it is.
+    /// Given, the checkpoint's state stays as it is, and so does this version's where it is the same one. 0 is no version.
     pub keep: Option<VersionSeq>,
 }
 
@@ -41,6 +41,13 @@ fn crc(store: StoreId, head: &[u8], body: &[u8]) -> u32 {
 }
 
 impl Intent {
+    /// Does a version keep its state? Only where that is the newest one, which stays: where nothing changed since but files without a name or
+    /// without history, the last version is an old one like the others. (An older ize wrote the number of the last version in any case.)
+    #[must_use]
+    pub fn keeps(&self, version: VersionSeq, root: &BlobId, newest: Option<&BlobId>) -> bool {
+        self.keep == Some(version) && newest == Some(root)
+    }
+
     /// What has begun, if something has.
     ///
     /// # Errors

@@ -206,8 +206,10 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         return Err(Error::new(Class::NotFound, format!("no file of any version holds blob {missing} as a piece"))
             .hint("name the path of the file: what only the log names goes with it"));
     }
+    let is_newest = |(root, v): &(BlobId, Holding)| v.seq == kept && newest == Some(*root);
+    let keep = if versions.iter().any(is_newest) { kept } else { VersionSeq(0) };
     if request.keep_current {
-        versions.retain(|(_, v)| v.seq != kept);
+        versions.retain(|version| !is_newest(version));
     }
     let nothing = std::collections::HashMap::new();
     let probe = Probe(blobs);
@@ -232,7 +234,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         reason: request.reason.clone(),
         inodes: inodes.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
         blobs: if goes { shared.into_iter().collect() } else { Vec::new() },
-        keep: request.keep_current.then_some(kept),
+        keep: request.keep_current.then_some(keep),
     };
     Ok((intent, preview, refusal))
 }
