@@ -12,6 +12,7 @@ pub mod import;
 mod journal;
 mod listed;
 mod meter;
+pub mod names;
 pub mod outside;
 mod pace;
 mod parts;

@@ -21,7 +21,7 @@ const SHOWN: usize = 20;
 /// # Errors
 /// What the words mean; `Usage` without a confirmation; `Busy` while it is mounted; `Refused` where other files would keep the bytes.
 pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
-    let wanted = if args.blob.is_empty() { grammar::Paths::Some } else { grammar::Paths::Zero };
+    let wanted = if args.blob.is_empty() && !args.garbage { grammar::Paths::Some } else { grammar::Paths::Zero };
     let meant = session.meant(&args.words, wanted)?;
     let paths: Vec<Vec<u8>> = meant.paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
     if paths.iter().any(Vec::is_empty) {
@@ -79,10 +79,31 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
             "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
             "last": holding(&preview.last), "inodes": preview.inodes, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
-            "keep_current": args.keep_current, "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
+            "keep_current": args.keep_current, "logged": preview.logged.iter().map(path).collect::<Vec<_>>(),
+            "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
+            "garbage_blobs": preview.garbage.map(|(blobs, _)| blobs), "garbage_bytes": preview.garbage.map(|(_, bytes)| bytes),
+            "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
         }));
     }
     let out = &mut session.out;
+    if let Some((blobs, bytes)) = preview.garbage {
+        out.line(&format!("{blobs} pieces of content that no version holds go: {} of the packs.", show_size(bytes)))?;
+        if preview.inodes > 0 {
+            out.line(&format!("{} files go that had no name when a version was made of them.", preview.inodes))?;
+        }
+        return show_rest(preview, session);
+    }
+    for path in preview.logged.iter().take(SHOWN) {
+        let (path, segments) = (output::name(path), count(preview.logged_segments, "segment"));
+        out.line(&format!("No state names {path}; operations on it, or on what was in it, are in {segments} of the log."))?;
+    }
+    if preview.log_damaged {
+        output::warn("some of the log cannot be read: it goes all the same, but under which other names files stood there is not known");
+    }
+    if args.blob.is_empty() && preview.inodes == 0 {
+        out.line("Nothing that a state has stood there: no version changes.")?;
+        return show_rest(preview, session);
+    }
     if args.blob.is_empty() {
         out.line(&format!("{} files, links and directories go, under every path that they had:", preview.inodes))?;
         list(&preview.paths, out)?;
@@ -100,11 +121,7 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         (false, _) => "The newest state does not have them.",
     };
     out.line(newest)?;
-    let (segments, bytes) = preview.segments;
-    out.line(&format!("The log goes: {segments} segments, {}. Single operations until now can no longer be looked at.", show_size(bytes)))?;
-    if preview.pijul {
-        out.line("The Pijul repository goes, and the next mount makes it anew: its changes get other hashes.")?;
-    }
+    show_rest(preview, session)?;
     if args.blob.is_empty() && !preview.others.listed.is_empty() {
         let word = if args.everywhere { "lose them, too" } else { "would keep them" };
         let line = session.out.paint(Role::Warning, &format!("Other files hold the same bytes, and {word}:"));
@@ -112,6 +129,21 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         list(&preview.others, &mut session.out)?;
     }
     Ok(())
+}
+
+/// What goes in any case.
+fn show_rest(preview: &Preview, session: &mut Session) -> Result<()> {
+    let (segments, bytes) = preview.segments;
+    let (segments, bytes) = (count(segments, "segment"), show_size(bytes));
+    session.out.line(&format!("The log goes: {segments}, {bytes}. Single operations until now can no longer be looked at."))?;
+    if preview.pijul {
+        session.out.line("The Pijul repository goes, and the next mount makes it anew: its changes get other hashes.")?;
+    }
+    Ok(())
+}
+
+fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
@@ -127,12 +159,13 @@ fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
 }
 
 fn paths(paths: &Paths) -> Vec<Value> {
-    let one = |path: &Vec<u8>| {
-        let mut object = Map::new();
-        put_path(&mut object, "path", path);
-        Value::Object(object)
-    };
-    paths.listed.iter().map(one).collect()
+    paths.listed.iter().map(path).collect()
+}
+
+fn path(path: &Vec<u8>) -> Value {
+    let mut object = Map::new();
+    put_path(&mut object, "path", path);
+    Value::Object(object)
 }
 
 fn finished(args: &PurgeArgs, done: Done, session: &mut Session) -> Result<()> {

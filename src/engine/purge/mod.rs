@@ -6,6 +6,7 @@
 
 mod finish;
 mod intent;
+mod logged;
 mod select;
 mod states;
 #[cfg(test)]
@@ -22,6 +23,8 @@ pub use select::Paths;
 use self::select::Selected;
 use self::states::{Probe, Rewriter};
 use super::core::Core;
+use super::prune::Walk;
+use crate::blobs::Blobs;
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{BlobId, StoreId, Time, VersionSeq};
@@ -37,9 +40,10 @@ use crate::wal::{self, Bounds};
 /// What is to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Paths from the root: files, links, directories with all below; they need not exist now. Empty where blobs are named.
+    /// Paths from the root: files, links, directories with all below; they need not exist now. Empty where blobs are named, or nothing is.
     pub paths: Vec<Vec<u8>>,
-    /// Blobs: the entries of files that hold them stay, their bytes go.
+    /// Blobs: the entries of files that hold them stay, their bytes go. Without blobs and paths only what no state names goes, as it does in
+    /// any case.
     pub blobs: Vec<BlobId>,
     /// The newest state keeps what it has.
     pub keep_current: bool,
@@ -77,6 +81,14 @@ pub struct Preview {
     pub others: Paths,
     /// Whether the newest state has some of it.
     pub in_newest: bool,
+    /// Those of the paths that no state names, and the log does.
+    pub logged: Vec<Vec<u8>>,
+    /// Segments with operations on them, or on what else stood at a path.
+    pub logged_segments: u64,
+    /// Some of the log cannot be read: what it says of the paths is not known.
+    pub log_damaged: bool,
+    /// Blobs that no state names, and the bytes that they take in the packs; counted where nothing else was asked for.
+    pub garbage: Option<(u64, u64)>,
     /// Segments of the log that go, and their bytes.
     pub segments: (u64, u64),
     /// Whether there is a Pijul repository, which is made anew.
@@ -106,7 +118,7 @@ impl Purge {
     /// Takes the project, makes versions of everything in it, and finds what would go.
     ///
     /// # Errors
-    /// `Busy` while it is mounted; `NotFound` when no version has it; `Refused` for a project whose import has not ended; what recovery says.
+    /// `Busy` while it is mounted; `NotFound` when neither a state nor the log has a path, or no file a blob; `Refused` for a project whose import has not ended; what recovery says.
     pub fn prepare(project: &Project, settings: &Settings, request: &Request) -> Result<Self> {
         if Importing::read(&project.layout)?.is_some() {
             return Err(Error::new(Class::Refused, "an import into the project was interrupted, and would bring back what is purged")
@@ -182,6 +194,28 @@ fn begin(core: Core, intent: &Intent) -> Result<()> {
     intent.write(&*core.storage, &core.layout.purging(), core.store)
 }
 
+fn nowhere(path: &[u8], log_damaged: bool) -> Error {
+    let path = crate::cli::output::name(path);
+    let damaged = if log_damaged { ", some of which cannot be read" } else { "" };
+    Error::new(Class::NotFound, format!("neither a version nor the log{damaged} names {path}")).hint(
+        "`ize history` lists what there was; `ize purge --garbage` overwrites everything that no version holds: what was thinned out, \
+         what came and went between two versions, the log",
+    )
+}
+
+/// Blobs that no state names, and the bytes that they take.
+fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
+    let mut walk = Walk::new(blobs);
+    roots.iter().try_for_each(|root| walk.state(root))?;
+    let (keep, mut found) = (walk.kept(), (0, 0));
+    blobs.each_stored(&mut |id, bytes| {
+        if !keep.contains(id) {
+            found = (found.0 + 1, found.1 + bytes);
+        }
+    })?;
+    Ok(found)
+}
+
 fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error>)> {
     let blobs = &*core.blobs;
     let (mut versions, newest, kept) = {
@@ -194,14 +228,31 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let mut seen = std::collections::HashSet::new();
     roots.retain(|root| seen.insert(*root));
     let by_path = !request.paths.is_empty();
+    let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
     let Selected { inodes, paths, others, shared, in_newest, .. } = if by_path {
-        select::by_paths(blobs, &roots, newest.as_ref(), &request.paths)?
+        let mut logged = logged::at_paths(core, &request.paths)?;
+        let below = &mut |inodes: &mut BTreeSet<_>| logged::add_contents(core, inodes);
+        let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, &logged.inodes, below)?;
+        preview.log_damaged = !logged.whole;
+        for (path, (found, logged)) in request.paths.iter().zip(selected.found.iter().zip(&logged.named)) {
+            match (found, logged) {
+                (true, _) => {}
+                (false, true) => preview.logged.push(path.clone()),
+                (false, false) => return Err(nowhere(path, preview.log_damaged)),
+            }
+        }
+        if !preview.logged.is_empty() {
+            logged::add_segments(core, &selected.all, &mut logged.segments)?;
+            preview.logged_segments = logged.segments.len() as u64;
+        }
+        selected
+    } else if request.blobs.is_empty() {
+        preview.garbage = Some(garbage(blobs, &roots)?);
+        select::nameless(blobs, &roots)?
     } else {
         select::by_blobs(blobs, &roots, newest.as_ref(), &request.blobs)?
     };
-    if by_path && inodes.is_empty() {
-        return Err(Error::new(Class::NotFound, "no version has anything at that path").hint("`ize history` lists what there was"));
-    }
+    let by_blob = !request.blobs.is_empty() && !by_path;
     if let Some(missing) = request.blobs.iter().find(|id| !shared.contains_key(*id)) {
         return Err(Error::new(Class::NotFound, format!("no file of any version holds blob {missing} as a piece"))
             .hint("name the path of the file: what only the log names goes with it"));
@@ -213,9 +264,8 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let nothing = std::collections::HashMap::new();
     let probe = Probe(blobs);
-    let mut rewriter = Rewriter::new(&probe, &inodes, if by_path { &nothing } else { &shared });
-    let mut preview =
-        Preview { inodes: inodes.len() as u64, paths, others, in_newest, pijul: core.layout.pijul().exists(), ..Preview::default() };
+    let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
+    preview = Preview { inodes: inodes.len() as u64, paths, others, in_newest, ..preview };
     for (root, version) in versions {
         if rewriter.state(&root)?.touched {
             preview.versions += 1;
@@ -225,7 +275,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let log = core.log.usage();
     preview.segments = (log.segments, log.bytes);
-    let goes = !by_path || request.everywhere;
+    let goes = by_blob || request.everywhere;
     let refusal = (by_path && !request.everywhere && !preview.others.listed.is_empty()).then(|| {
         Error::new(Class::Refused, "other files hold the same bytes, and would keep them").hint("name them too, or say --everywhere")
     });

@@ -1,4 +1,5 @@
-//! Finds what a purge means: the inodes that ever stood at a path or below it, every other place of theirs, and who else holds their bytes.
+//! Finds what a purge means: the inodes that ever stood at a path or below it, every other place of theirs, and who else holds their bytes;
+//! what has no name anywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -34,8 +35,12 @@ impl Paths {
 /// What goes.
 #[derive(Debug, Default)]
 pub(super) struct Selected {
-    /// Inodes at the paths, and everything that ever was below them.
+    /// Inodes that stood at the paths, and everything that ever was below them, as far as states have them.
     pub inodes: BTreeSet<Ino>,
+    /// The same with those that no state has.
+    pub all: BTreeSet<Ino>,
+    /// Which of the paths a state names.
+    pub found: Vec<bool>,
     /// Paths that they ever had, those below others of them left out.
     pub paths: Paths,
     /// Their bytes: chunks and lengths.
@@ -109,17 +114,20 @@ fn walk(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut See<'_>) -> Result<(),
     roots.iter().try_for_each(|root| walk.state(root, see))
 }
 
+/// What is shown a node, and whether it has a name.
+type SeeNode<'s> = dyn FnMut(Ino, &Node, bool) -> Result<(), TreeError> + 's;
+
 /// Nodes that stand in inode tables: files with several names, and those without one.
-fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut dyn FnMut(Ino, &Node) -> Result<(), TreeError>) -> Result<(), TreeError> {
+fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut SeeNode<'_>) -> Result<(), TreeError> {
     let mut seen = HashSet::new();
     for root in roots {
         let state = load_state(blobs, root)?;
         let mut failed = Ok(());
         inode_table::walk_nodes(blobs, &state, &mut |id| seen.insert(*id), &mut |ino, entry| {
-            if let InodeEntry::Node(node, _) = entry
+            if let InodeEntry::Node(node, names) = entry
                 && failed.is_ok()
             {
-                failed = see(ino, node);
+                failed = see(ino, node, !names.is_empty());
             }
         })?;
         failed?;
@@ -140,10 +148,11 @@ fn chunks_of(blobs: &dyn BlobRead, node: &Node, into: &mut HashMap<BlobId, u32>)
 /// An entry on the way down: its inode, and its entries when it is a directory.
 type Step = (Ino, Option<BlobId>);
 
-/// Inodes that ever stood at these paths.
-fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result<BTreeSet<Ino>, TreeError> {
-    let mut found = BTreeSet::new();
+/// Inodes that ever stood at these paths, and at which there was one.
+fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result<(BTreeSet<Ino>, Vec<bool>), TreeError> {
+    let (mut inodes, mut found) = (BTreeSet::new(), Vec::new());
     for path in paths {
+        let mut here_or_there = false;
         let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
         // By directory and depth: most versions share most of the way.
         let mut known: HashMap<(BlobId, usize), Option<Step>> = HashMap::new();
@@ -161,23 +170,38 @@ fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result
                     }
                 };
                 match here {
-                    Some((ino, _)) if depth + 1 == parts.len() => _ = found.insert(ino),
+                    Some((ino, _)) if depth + 1 == parts.len() => {
+                        here_or_there = true;
+                        inodes.insert(ino);
+                    }
                     Some((_, Some(below))) => dir = below,
                     Some((_, None)) | None => break,
                 }
             }
         }
+        found.push(here_or_there);
     }
-    Ok(found)
+    Ok((inodes, found))
 }
 
-/// What goes with these paths. The roots are those of all versions; `newest` is the state of now.
-pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, paths: &[Vec<u8>]) -> Result<Selected> {
-    let mut selected = Selected { inodes: at_paths(blobs, roots, paths)?, ..Selected::default() };
+/// What goes with these paths. The roots are those of all versions; `newest` is the state of now. `logged` are inodes that the log has at the
+/// paths; `below` adds what the log says was in the directories among inodes.
+pub(super) fn by_paths(
+    blobs: &dyn BlobRead,
+    roots: &[BlobId],
+    newest: Option<&BlobId>,
+    paths: &[Vec<u8>],
+    logged: &BTreeSet<Ino>,
+    below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
+) -> Result<Selected> {
+    let (mut inodes, found) = at_paths(blobs, roots, paths)?;
+    inodes.extend(logged);
+    let mut selected = Selected { inodes, found, ..Selected::default() };
     // What was below them, also while they had other names; and what was below that.
     loop {
         let before = selected.inodes.len();
         let inodes = &mut selected.inodes;
+        below(inodes)?;
         walk(blobs, roots, &mut |dir, _, entry| {
             if inodes.contains(&dir) {
                 inodes.insert(entry.ino);
@@ -189,8 +213,10 @@ pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
         }
     }
     let (inodes, chunks, listed) = (&selected.inodes, &mut selected.chunks, &mut selected.paths);
+    let mut there = BTreeSet::new();
     walk(blobs, roots, &mut |dir, path, entry| {
         if inodes.contains(&entry.ino) {
+            there.insert(entry.ino);
             if !inodes.contains(&dir) {
                 listed.add(join(path, &entry.name));
             }
@@ -198,7 +224,14 @@ pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
         }
         Ok(())
     })?;
-    tables(blobs, roots, &mut |ino, node| if inodes.contains(&ino) { chunks_of(blobs, node, chunks) } else { Ok(()) })?;
+    tables(blobs, roots, &mut |ino, node, _| {
+        if !inodes.contains(&ino) {
+            return Ok(());
+        }
+        there.insert(ino);
+        chunks_of(blobs, node, chunks)
+    })?;
+    selected.all = std::mem::replace(&mut selected.inodes, there);
     others(blobs, roots, &mut selected)?;
     if let Some(newest) = newest {
         let (inodes, found) = (&selected.inodes, &mut selected.in_newest);
@@ -208,6 +241,23 @@ pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
         })?;
     }
     Ok(selected)
+}
+
+/// Inodes that have no name in any state: files that were open and unlinked when a version was made.
+pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<Selected> {
+    let (mut inodes, mut named) = (BTreeSet::new(), BTreeSet::new());
+    tables(blobs, roots, &mut |ino, _, has_name| {
+        if has_name { named.insert(ino) } else { inodes.insert(ino) };
+        Ok(())
+    })?;
+    if !inodes.is_empty() {
+        walk(blobs, roots, &mut |_, _, entry| {
+            inodes.remove(&entry.ino);
+            Ok(())
+        })?;
+    }
+    inodes.retain(|ino| !named.contains(ino));
+    Ok(Selected { inodes, ..Selected::default() })
 }
 
 /// What goes with these blobs: nothing but they.
@@ -243,7 +293,7 @@ fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Re
         Ok(shares)
     };
     let mut linked: HashSet<Ino> = HashSet::new();
-    tables(blobs, roots, &mut |ino, node| {
+    tables(blobs, roots, &mut |ino, node, _| {
         if !inodes.contains(&ino) && share(node)? {
             linked.insert(ino);
         }

@@ -6,7 +6,7 @@ use rand::prelude::*;
 
 use super::select::LISTED;
 use super::*;
-use crate::blobs::{BlobState, Blobs, OpenMode};
+use crate::blobs::{BlobState, OpenMode};
 use crate::engine::states::Store;
 use crate::engine::tests::{Dump, STORE, Seen, now, open, step};
 use crate::ids::Ino;
@@ -140,7 +140,7 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
     let (intent, ..) = plan(&core, &Request { paths: vec![b"dir/secret".to_vec()], ..Request::default() }).unwrap();
     let chunks: Vec<BlobId> = {
         let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
-        select::by_paths(&*core.blobs, &roots, None, &[b"moved".to_vec()]).unwrap().chunks.into_keys().collect()
+        select::by_paths(&*core.blobs, &roots, None, &[b"moved".to_vec()], &BTreeSet::new(), &mut |_| Ok(())).unwrap().chunks.into_keys().collect()
     };
     assert!(!chunks.is_empty());
     let ready = disk.kill();
