@@ -304,23 +304,27 @@ fn what_nothing_names_any_more_goes_with_all_garbage() {
     let home = Home::new();
     home.mount();
     let at = |name: &str| home.mount.join(name);
-    let commit = |text: &str| {
-        std::fs::write(at("large"), text).unwrap();
-        home.ok(&["commit", "p"]);
-    };
-    // In a version that is thinned out; among bytes that stay, so that no sweep rewrites their pack for it.
-    let mut noise = vec![0; 4_000_000];
+    // Without history, so that it goes with the log; among bytes that stay (and came in small writes), so that no prune rewrites their pack.
+    let mut noise = vec![0; 2_000_000];
     StdRng::seed_from_u64(3).fill_bytes(&mut noise);
-    std::fs::write(at("noise"), &noise).unwrap();
-    commit("before");
-    commit(&much(SECRET));
-    commit("after");
-    home.ok(&["thin", "p", "--keep-all", "0s", "--keep-hourly", "0s", "--keep-daily", "0s"]);
+    let mut file = std::fs::File::create(at("noise")).unwrap();
+    noise.chunks(20_000).for_each(|piece| std::io::Write::write_all(&mut file, piece).unwrap());
+    drop(file);
+    std::fs::write(at(".izeignore"), "large\n").unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::write(at("large"), much(SECRET)).unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::remove_file(at("large")).unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::write(at("last"), "last").unwrap();
+    home.ok(&["commit", "p"]);
     home.ok(&["wal", "prune", "p", "--max-size", "0"]);
     home.unmount();
     let before = versions(&home);
-    assert!(places(&home.project(), SECRET).iter().all(|p| p.starts_with("blob ")) && !places(&home.project(), SECRET).is_empty());
-    assert_eq!(home.ize(&purge(&["gone", "--confirm", "p"])).code, 3);
+    let found = places(&home.project(), SECRET);
+    assert!(!found.is_empty() && found.iter().all(|place| place.ends_with("pack")), "{found:?}");
+    assert!(before.iter().all(|(_, tree)| !tree.contains_key(Path::new("large"))));
+    assert_eq!(home.ize(&purge(&["large", "--confirm", "p"])).code, 3);
     for words in [&["--garbage", "large"][..], &["--garbage", "--keep-current"], &["--garbage", "--everywhere"]] {
         assert_eq!(home.ize(&purge(words)).code, 2, "{words:?}");
     }
