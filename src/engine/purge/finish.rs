@@ -175,6 +175,8 @@ fn sweep(blobs: &Blobs, versions: &VersionLog, checkpoint: &Checkpoint, gone: &H
     if let Some(root) = checkpoint.root {
         walk.state(&root)?;
     }
+    // What states are made of stays, also where a file holds the same bytes: without it the whole state would be gone.
+    let gone: HashSet<&BlobId> = gone.iter().filter(|id| !walk.structure().contains(*id)).collect();
     let keep = walk.kept();
     let options = SweepOptions { garbage_percent: 0, shred: true };
     let report = sweep.run(&|id| keep.contains(id) && !gone.contains(id), options)?;

@@ -12,7 +12,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub(crate) use finish::shred;
@@ -203,11 +203,27 @@ fn nowhere(path: &[u8], log_damaged: bool) -> Error {
     )
 }
 
-/// Blobs that no state names, and the bytes that they take.
-fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
+fn walked<'a>(blobs: &'a Blobs, roots: &[BlobId]) -> Result<Walk<'a>> {
     let mut walk = Walk::new(blobs);
     roots.iter().try_for_each(|root| walk.state(root))?;
-    let (keep, mut found) = (walk.kept(), (0, 0));
+    Ok(walk)
+}
+
+/// Why blobs may not go although nobody is to keep them: states are made of one.
+fn structure(blobs: &Blobs, roots: &[BlobId], gone: &HashMap<BlobId, u32>) -> Result<Option<Error>> {
+    if gone.is_empty() {
+        return Ok(None);
+    }
+    let walk = walked(blobs, roots)?;
+    Ok(gone.keys().filter(|id| walk.structure().contains(*id)).min().map(|id| {
+        Error::new(Class::Refused, format!("blob {id} cannot go: a file holds the very bytes of which a directory of some version is made"))
+            .hint("name the paths of the files that hold it, all of them: they go, and the directory stays")
+    }))
+}
+
+/// Blobs that no state names, and the bytes that they take.
+fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
+    let (keep, mut found) = (walked(blobs, roots)?.kept(), (0, 0));
     blobs.each_stored(&mut |id, bytes| {
         if !keep.contains(id) {
             found = (found.0 + 1, found.1 + bytes);
@@ -262,7 +278,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     if request.keep_current {
         versions.retain(|version| !is_newest(version));
     }
-    let nothing = std::collections::HashMap::new();
+    let nothing = HashMap::new();
     let probe = Probe(blobs);
     let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
     preview = Preview { inodes: inodes.len() as u64, paths, others, in_newest, ..preview };
@@ -276,9 +292,14 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let log = core.log.usage();
     preview.segments = (log.segments, log.bytes);
     let goes = by_blob || request.everywhere;
-    let refusal = (by_path && !request.everywhere && !preview.others.listed.is_empty()).then(|| {
-        Error::new(Class::Refused, "other files hold the same bytes, and would keep them").hint("name them too, or say --everywhere")
-    });
+    let refusal = if by_path && !request.everywhere && !preview.others.listed.is_empty() {
+        let why = Error::new(Class::Refused, "other files hold the same bytes, and would keep them");
+        Some(why.hint("name them too, or say --everywhere"))
+    } else if goes {
+        structure(blobs, &roots, &shared)?
+    } else {
+        None
+    };
     let intent = Intent {
         time: Time::now(),
         reason: request.reason.clone(),

@@ -15,6 +15,7 @@ use crate::tree::BlobRead;
 use crate::tree::testing::dump;
 use crate::versions::check::log::check as check_versions;
 use crate::versions::check::{Checker, Whose};
+use crate::versions::node::Content;
 
 /// Every version's state by its change id, and the newest one.
 fn states(disk: &SimDisk) -> BTreeMap<String, Dump> {
@@ -45,7 +46,7 @@ fn without(state: &Dump, inodes: &BTreeSet<Ino>) -> Dump {
 fn assert_sound(disk: &SimDisk) {
     let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
     let blobs = store.blobs();
-    let length = |id: &BlobId| Ok(blobs.contains(id).unwrap());
+    let length = |id: &BlobId| Ok(blobs.contains(id).unwrap().or_else(|| blobs.purged(id).map(|(_, len)| u64::from(len))));
     let reader: &dyn BlobRead = &**blobs;
     let mut checker = Checker::new(reader, &length, Some(store.checkpoint().next_ino));
     for version in store.versions().iter() {
@@ -113,16 +114,69 @@ fn every_state_is_what_it_was_without_what_was_purged() {
     assert!(purged > 30, "too little to say anything: {purged}");
 }
 
+fn commit(core: &Core) {
+    core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None).unwrap();
+    core.replay(true).unwrap();
+}
+
+/// A file may hold the very bytes of a directory's blob, of a state's: with them the state would go.
 #[test]
-fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end() {
-    let secret = b"a secret that must go, 0123456789 ".repeat(3000);
+fn bytes_that_states_are_made_of_never_go() {
     let disk = SimDisk::new();
     let core = open(&disk, false, true).unwrap();
     let caller = Caller { pid: 0, uid: 1, gid: 1 };
-    let commit = |core: &Core| {
-        core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None).unwrap();
-        core.replay(true).unwrap();
-    };
+    let fs = &core.fs;
+    let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    let file = fs.create(&caller, dir, b"file", 0o644, true).unwrap().ino;
+    fs.write(&caller, file, 0, b"some bytes", false).unwrap();
+    commit(&core);
+    let root = core.history().checkpoint.root.unwrap();
+    let Content::Directory(top) = crate::tree::load_state(&*core.blobs, &root).unwrap().root.content else { panic!("an empty state") };
+    let (id, other) = (top, BlobId::of(b"some bytes"));
+    for name in ["a", "b"] {
+        let copy = fs.create(&caller, Ino::ROOT, name.as_bytes(), 0o644, true).unwrap().ino;
+        fs.write(&caller, copy, 0, &core.blobs.get(&id).unwrap(), false).unwrap();
+    }
+    commit(&core);
+    core.close().unwrap();
+    let before = states(&disk);
+    for request in [
+        Request { blobs: vec![other, id], ..Request::default() },
+        Request { paths: vec![b"a".to_vec()], everywhere: true, ..Request::default() },
+    ] {
+        let (intent, _, refusal) = plan(&core, &request).unwrap();
+        let refusal = refusal.unwrap();
+        assert!(refusal.class == Class::Refused && refusal.to_string().contains(&id.to_string()), "{refusal}");
+        assert!(intent.blobs.iter().any(|(blob, _)| *blob == id));
+    }
+    // An older ize may have begun it all the same.
+    let (intent, ..) = plan(&core, &Request { blobs: vec![other, id], ..Request::default() }).unwrap();
+    begin(core, &intent).unwrap();
+    finish(&disk.shared(), &Layout::new("/p"), STORE, true).unwrap().unwrap();
+    let (blobs, _) = Blobs::open(disk.shared(), Layout::new("/p").blobs(), STORE, OpenMode::ReadOnly).unwrap();
+    assert_eq!((blobs.verify(&id), blobs.verify(&other)), (BlobState::Sound, BlobState::Missing));
+    let after = states(&disk);
+    let is_purged = |text: &String| text.ends_with(&format!("purged {other}"));
+    for (id, was) in &before {
+        let same = after[id].iter().all(|(path, text)| was.get(path) == Some(text) || (path == b"dir/file" && is_purged(text)));
+        assert!(same && was.len() == after[id].len(), "{id}");
+    }
+    assert_sound(&disk);
+    // Nothing of this kind stands in the way of a path alone.
+    let core = open(&disk, true, true).unwrap();
+    let (.., refusal) = plan(&core, &Request { paths: vec![b"a".to_vec(), b"b".to_vec()], ..Request::default() }).unwrap();
+    assert!(refusal.is_none());
+}
+
+const SECRET: &[u8] = b"a secret that must go";
+
+/// A purge of a small history, with a crash at every call of it. With `names_go` it is that of the request, and the file goes with its names;
+/// else that of all its pieces: it stays, and they go.
+fn crash_everywhere(request: &Request, names_go: bool) {
+    let secret = [SECRET, b", 0123456789 "].concat().repeat(3000);
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
     let fs = &core.fs;
     let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
     let file = fs.create(&caller, dir, b"secret", 0o644, true).unwrap().ino;
@@ -137,11 +191,15 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
     core.close().unwrap();
     let layout = Layout::new("/p");
     let before = states(&disk);
-    let (intent, ..) = plan(&core, &Request { paths: vec![b"dir/secret".to_vec()], ..Request::default() }).unwrap();
     let chunks: Vec<BlobId> = {
         let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
-        select::by_paths(&*core.blobs, &roots, None, &[b"moved".to_vec()], &BTreeSet::new(), &mut |_| Ok(())).unwrap().chunks.into_keys().collect()
+        let moved = [b"moved".to_vec()];
+        let found = select::by_paths(&*core.blobs, &roots, None, &moved, &BTreeSet::new(), &mut |_| Ok(())).unwrap();
+        found.chunks.into_keys().collect()
     };
+    let request = if names_go { request.clone() } else { Request { blobs: chunks.clone(), ..request.clone() } };
+    let (intent, _, refusal) = plan(&core, &request).unwrap();
+    assert!(refusal.is_none());
     assert!(!chunks.is_empty());
     let ready = disk.kill();
     begin(core, &intent).unwrap();
@@ -167,7 +225,7 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
                 for name in disk.shared().list(&dir).unwrap() {
                     let bytes = disk.file_bytes(&dir.join(&name)).unwrap();
                     let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
-                    assert!(!holds(b"a secret that must go") && !holds(b"moved"), "{place}: in {}", name.display());
+                    assert!(!holds(SECRET) && !(names_go && holds(b"moved")), "{place}: in {}", name.display());
                 }
             }
         }
@@ -191,4 +249,14 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
         settled(&disk.kill(), begun, &format!("killed at call {call} of its beginning"));
         settled(&disk.crash(call), begun, &format!("power cut at call {call} of its beginning"));
     }
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end() {
+    crash_everywhere(&Request { paths: vec![b"dir/secret".to_vec()], ..Request::default() }, true);
+}
+
+#[test]
+fn a_crash_at_any_call_of_a_purge_of_blobs_leaves_everything_or_one_that_is_brought_to_its_end() {
+    crash_everywhere(&Request::default(), false);
 }
