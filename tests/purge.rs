@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ize::blobs::pack::{EntryHead, PACK_HEADER_LEN, Stored};
+use ize::engine::purge::Intent;
 use ize::ids::BlobId;
+use ize::project::Project;
+use ize::storage::Disk;
 use rand::prelude::*;
 
 use support::{Home, kill_now, sh, tree};
@@ -144,7 +147,8 @@ fn a_purged_secret_is_found_nowhere_and_everything_else_is_as_it_was() {
     leaked(&home);
     let busy = Home::new();
     busy.mount();
-    assert_eq!(busy.ize(&["purge", "p", "x", "--confirm", "p"]).code, 7, "mounted");
+    let said = busy.ize(&["purge", "p", "x", "--confirm", "p"]);
+    assert!(said.code == 7 && said.err.contains("`ize unmount p`"), "mounted: {said:?}");
     home.ok(&["commit", "p"]);
     let before = versions(&home);
     assert!(places(&home.project(), SECRET).len() > 5);
@@ -383,6 +387,43 @@ fn a_purged_blob_leaves_entries_that_say_so_and_can_be_written_over() {
     assert_eq!(home.ok(&["cat", "p", "b", "--at", &first]), secret);
     home.unmount();
     assert!(home.ok(&["fsck", "p", "--deep"]).contains("0 blobs that states name are gone"));
+}
+
+#[test]
+fn a_repair_of_the_log_leaves_a_purge_that_is_half_done_to_its_end() {
+    let home = Home::new();
+    home.mount();
+    std::fs::write(home.mount.join("a"), "a").unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::write(home.mount.join("b"), "b").unwrap();
+    home.unmount();
+    let mut segments = Vec::new();
+    files(&home.project().join("wal"), &mut segments);
+    segments.retain(|path| path.extension().is_some_and(|e| e == "seg"));
+    segments.sort();
+    let project = Project::open(&home.project()).unwrap();
+    Intent::default().write(&Disk, &project.layout.purging(), project.identity.id).unwrap();
+    // Damage in what goes with it.
+    assert!(segments.len() > 1);
+    let mut bytes = std::fs::read(&segments[0]).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(&segments[0], &bytes).unwrap();
+    for more in ["--dry-run", "--yes"] {
+        let said = home.ize(&["wal", "repair", "p", more]);
+        assert!(said.code == 9 && said.err.contains("a purge of this project was interrupted") && said.err.contains("ize commit p"), "{said:?}");
+    }
+    assert_eq!(std::fs::read(&segments[0]).unwrap(), bytes);
+    let said = home.ize(&["commit", "p"]);
+    assert!(said.code == 0 && said.err.contains("an interrupted purge was brought to its end"), "{said:?}");
+    assert!(segments[..segments.len() - 1].iter().all(|path| !path.exists()));
+    assert!(home.ize(&["wal", "repair", "p", "--yes"]).err.contains("nothing to repair"));
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+    // One that cannot be read is told, and not passed over.
+    std::fs::write(project.layout.purging(), "?").unwrap();
+    for words in [&["wal", "repair", "p", "--yes"][..], &["commit", "p"]] {
+        let said = home.ize(words);
+        assert!(said.code == 5 && said.err.contains("order the purge again"), "{said:?}");
+    }
 }
 
 /// Kills a purge of copies of `origin` at random moments, then opens each with `open`, which says what it printed on stderr. `check` is told

@@ -35,7 +35,13 @@ pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
         everywhere: args.everywhere,
         reason: args.reason.clone(),
     };
-    let purge = Purge::prepare(&meant.project, &settings, &request)?;
+    let purge = Purge::prepare(&meant.project, &settings, &request).map_err(|e| match e.class {
+        Class::Busy => {
+            let name = &meant.project.identity.name;
+            e.hint(format!("a purge needs it unmounted: `ize unmount {name}` (`ize list` shows where it is), then order it again"))
+        }
+        _ => e,
+    })?;
     let told = show(args, purge.preview(), session).and_then(|()| session.out.flush());
     let goes_on = told.and_then(|()| if args.dry_run { Ok(false) } else { confirmed(args, &meant).map(|()| true) });
     match goes_on {
