@@ -348,14 +348,13 @@ def read_purged(path, store):
         size = number(b, at + 4, 4)
         body = b[at + 8 : at + 8 + size]
         if len(body) != size or zlib.crc32(store + at.to_bytes(8, "little") + size.to_bytes(8, "little") + body) != number(b, at, 4):
-            break
-        try:
-            c = Body(body)
-            time = c.time()
-            c.bytes(), c.u()
-            found.update((ident, time) for ident, _ in c.list(lambda: (c.id(), c.u())))
-        except Wrong:
-            break
+            # Damaged: the next record that is sound, wherever it is.
+            at += 1
+            continue
+        c = Body(body)
+        time = c.time()
+        c.bytes(), c.u()
+        found.update((ident, time) for ident, _ in c.list(lambda: (c.id(), c.u())))
         at += 8 + size
     return found
 

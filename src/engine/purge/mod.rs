@@ -24,7 +24,7 @@ use self::select::Selected;
 use self::states::{Probe, Rewriter};
 use super::core::Core;
 use super::prune::Walk;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, purged};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{BlobId, StoreId, Time, VersionSeq};
@@ -234,6 +234,8 @@ fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
 
 fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error>)> {
     let blobs = &*core.blobs;
+    // Said now: a purge that has begun could not end.
+    purged::read(&*core.storage, &core.layout.purged(), core.store)?;
     let (mut versions, newest, kept) = {
         let history = core.history();
         let all: Result<Vec<_>> =

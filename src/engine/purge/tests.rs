@@ -212,6 +212,13 @@ fn crash_everywhere(request: &Request, names_go: bool) {
     assert_ne!(before, after);
     let settled = |disk: &SimDisk, purged: bool, place: &str| {
         let finished = finish(&disk.shared(), &layout, STORE, false).unwrap_or_else(|e| panic!("{place}: {e}"));
+        if finished.is_some() {
+            // What it said to have ended stays ended when power is lost, also where an earlier process did some of it.
+            let lost = disk.crash(7);
+            assert!(finish(&lost.shared(), &layout, STORE, false).unwrap().is_none(), "{place}");
+            assert!(states(&lost) == after, "{place}: not durable");
+            assert_sound(&lost);
+        }
         let core = open(disk, false, true).unwrap_or_else(|e| panic!("{place}: {e}"));
         core.close().unwrap();
         drop(core);
