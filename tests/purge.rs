@@ -5,6 +5,8 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -250,6 +252,68 @@ fn the_newest_state_may_be_kept_although_the_last_version_is_an_older_one() {
     write("other", "y");
     home.ok(&["commit", "p"]);
     home.unmount();
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+}
+
+#[test]
+fn paths_are_taken_by_the_letter_whatever_is_in_them() {
+    let home = Home::new();
+    home.mount();
+    let odd = OsStr::from_bytes(b"line\nbreak \xff\x1b[31m");
+    let at = |name: &str| home.mount.join(name);
+    std::fs::create_dir(at("keys")).unwrap();
+    std::fs::create_dir(home.mount.join(odd)).unwrap();
+    std::fs::write(home.mount.join(odd).join(odd), format!("{SECRET}\n")).unwrap();
+    std::fs::hard_link(home.mount.join(odd).join(odd), at("second")).unwrap();
+    std::fs::rename(at("second"), at("third")).unwrap();
+    std::fs::write(at("old"), format!("{SECRET} of another kind\n")).unwrap();
+    std::fs::write(at("-rf"), "not a flag").unwrap();
+    std::fs::write(at("shared"), "the same\n").unwrap();
+    std::fs::write(at("keys/shared"), "the same\n").unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::rename(at("old"), at("keys/new")).unwrap();
+    std::fs::write(at("keys/new"), "harmless\n").unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let before = versions(&home);
+    let long = "x/".repeat(3000);
+    for (word, code) in [
+        ("keys/..", 2),
+        ("./", 2),
+        ("", 2),
+        ("keys/new/below", 3),
+        ("keys/../../old", 2),
+        (".pijul/pristine", 3),
+        (".pijul", 3),
+        ("/etc/passwd", 2),
+        ("thir", 3),
+        ("third/", 0),
+        ("keys/..//./third", 0),
+        (long.as_str(), 3),
+    ] {
+        let said = home.ize(&purge(&[word, "--dry-run"]));
+        assert_eq!(said.code, code, "{word}: {said:?}");
+    }
+    assert_eq!(versions(&home), before);
+    // What others have too is theirs, if one says so.
+    let words = ["purge", "p", "keys/shared", "--confirm", "p"];
+    assert_eq!(home.ize(&words).code, 9);
+    home.ok(&[&words[..], &["--leave-others"]].concat());
+    assert_eq!(home.ok(&["cat", "p", "shared"]), "the same\n");
+    home.ok(&["purge", "p", "--confirm", "p", "--", "-rf"]);
+    // One name of two, one of them as it was before; shown with nothing that a terminal would obey.
+    let mut name = odd.to_owned();
+    name.push("/");
+    name.push(odd);
+    let words = [OsStr::new("purge"), OsStr::new("p"), &name, OsStr::new("old"), OsStr::new("--confirm"), OsStr::new("p")];
+    let said = home.ok(&words);
+    assert!(said.contains("    third\n") && said.contains("    keys/new\n") && !said.contains('\x1b'), "{said}");
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    let gone = |path: &Path| ["third", "old", "keys/new", "keys/shared", "-rf"].iter().any(|p| path == Path::new(p)) || path == Path::new(&name);
+    for ((id, was), (now_id, now)) in before.iter().zip(&versions(&home)) {
+        let expected: BTreeMap<_, _> = was.clone().into_iter().filter(|(path, _)| !gone(path)).collect();
+        assert_eq!((id, &expected), (now_id, now));
+    }
     assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
 }
 

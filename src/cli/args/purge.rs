@@ -33,6 +33,9 @@ pub struct PurgeArgs {
     /// Take the same bytes out of other files, too: these keep their entries
     #[arg(long)]
     pub everywhere: bool,
+    /// Let other files that hold some of the same bytes keep them
+    #[arg(long, conflicts_with_all = ["everywhere", "blob", "garbage"])]
+    pub leave_others: bool,
     /// Why; kept, and told by `ize fsck`
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,

@@ -33,6 +33,7 @@ pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
         blobs: args.blob.clone(),
         keep_current: args.keep_current,
         everywhere: args.everywhere,
+        leave_others: args.leave_others,
         reason: args.reason.clone(),
     };
     let purge = Purge::prepare(&meant.project, &settings, &request).map_err(|e| match e.class {
@@ -129,7 +130,11 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     out.line(newest)?;
     show_rest(preview, session)?;
     if args.blob.is_empty() && !preview.others.listed.is_empty() {
-        let word = if args.everywhere { "lose them, too" } else { "would keep them" };
+        let word = match (args.everywhere, args.leave_others) {
+            (true, _) => "lose them, too",
+            (false, true) => "keep them",
+            (false, false) => "would keep them",
+        };
         let line = session.out.paint(Role::Warning, &format!("Other files hold the same bytes, and {word}:"));
         session.out.line(&line)?;
         list(&preview.others, &mut session.out)?;

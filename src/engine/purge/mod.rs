@@ -49,6 +49,8 @@ pub struct Request {
     pub keep_current: bool,
     /// The bytes go from other files that hold them, too.
     pub everywhere: bool,
+    /// Other files that hold some of the bytes keep them.
+    pub leave_others: bool,
     /// Why, for `meta/purged`.
     pub reason: String,
 }
@@ -294,9 +296,10 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let log = core.log.usage();
     preview.segments = (log.segments, log.bytes);
     let goes = by_blob || request.everywhere;
-    let refusal = if by_path && !request.everywhere && !preview.others.listed.is_empty() {
+    let settled = request.everywhere || request.leave_others || preview.others.listed.is_empty();
+    let refusal = if by_path && !settled {
         let why = Error::new(Class::Refused, "other files hold the same bytes, and would keep them");
-        Some(why.hint("name them too, or say --everywhere"))
+        Some(why.hint("name them too, or say --everywhere (they lose these bytes) or --leave-others (they keep them)"))
     } else if goes {
         structure(blobs, &roots, &shared)?
     } else {

@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::states::{Rewriter, subdir};
 use crate::error::Result;
 use crate::ids::{BlobId, Ino};
-use crate::tree::{BlobRead, TreeError, decode_blob, dir_entries, file_pieces, load_state};
+use crate::tree::path::{join, split};
+use crate::tree::{BlobRead, TreeError, decode_blob, file_pieces, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
 
@@ -105,10 +106,6 @@ impl Walk<'_> {
     }
 }
 
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
-}
-
 fn walk(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut See<'_>) -> Result<(), TreeError> {
     let mut walk = Walk { blobs, seen: HashSet::new(), states: HashSet::new() };
     roots.iter().try_for_each(|root| walk.state(root, see))
@@ -145,42 +142,21 @@ fn chunks_of(blobs: &dyn BlobRead, node: &Node, into: &mut HashMap<BlobId, u32>)
     Ok(())
 }
 
-/// An entry on the way down: its inode, and its entries when it is a directory.
-type Step = (Ino, Option<BlobId>);
-
-/// Inodes that ever stood at these paths, and at which there was one.
+/// Inodes that ever stood at these paths, and at which of them there was one.
 fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result<(BTreeSet<Ino>, Vec<bool>), TreeError> {
-    let (mut inodes, mut found) = (BTreeSet::new(), Vec::new());
-    for path in paths {
-        let mut here_or_there = false;
-        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
-        // By directory and depth: most versions share most of the way.
-        let mut known: HashMap<(BlobId, usize), Option<Step>> = HashMap::new();
-        for root in roots {
-            let Content::Directory(mut dir) = load_state(blobs, root)?.root.content else { continue };
-            for (depth, part) in parts.iter().enumerate() {
-                let here = match known.get(&(dir, depth)) {
-                    Some(here) => *here,
-                    None => {
-                        let entries = dir_entries(blobs, &dir)?;
-                        let at = entries.binary_search_by(|e| e.name.as_slice().cmp(part)).ok();
-                        let here = at.and_then(|at| entries.get(at)).map(|e| (e.ino, subdir(e)));
-                        known.insert((dir, depth), here);
-                        here
-                    }
-                };
-                match here {
-                    Some((ino, _)) if depth + 1 == parts.len() => {
-                        here_or_there = true;
-                        inodes.insert(ino);
-                    }
-                    Some((_, Some(below))) => dir = below,
-                    Some((_, None)) | None => break,
-                }
-            }
-        }
-        found.push(here_or_there);
+    let (mut inodes, mut found) = (BTreeSet::new(), vec![false; paths.len()]);
+    let mut wanted: HashMap<&[u8], Vec<(&[u8], usize)>> = HashMap::new();
+    for (n, path) in paths.iter().enumerate() {
+        let (dir, name) = split(path);
+        wanted.entry(dir).or_default().push((name, n));
     }
+    walk(blobs, roots, &mut |_, path, entry| {
+        for (_, n) in wanted.get(path).into_iter().flatten().filter(|(name, _)| *name == entry.name) {
+            inodes.insert(entry.ino);
+            found.iter_mut().skip(*n).take(1).for_each(|found| *found = true);
+        }
+        Ok(())
+    })?;
     Ok((inodes, found))
 }
 
