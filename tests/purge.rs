@@ -383,9 +383,14 @@ fn what_nothing_names_any_more_goes_with_all_garbage() {
     std::fs::write(at("large"), much(SECRET)).unwrap();
     home.ok(&["commit", "p"]);
     std::fs::remove_file(at("large")).unwrap();
+    // And an open file without a name, which the state of the version has.
+    let mut open = std::fs::File::create(at("open")).unwrap();
+    std::io::Write::write_all(&mut open, format!("{SECRET} without a name").as_bytes()).unwrap();
+    std::fs::remove_file(at("open")).unwrap();
     home.ok(&["commit", "p"]);
     std::fs::write(at("last"), "last").unwrap();
     home.ok(&["commit", "p"]);
+    drop(open);
     home.ok(&["wal", "prune", "p", "--max-size", "0"]);
     home.unmount();
     let before = versions(&home);
@@ -399,6 +404,7 @@ fn what_nothing_names_any_more_goes_with_all_garbage() {
     let shown = home.ok(&purge(&["--garbage", "--dry-run", "--json"]));
     let shown: serde_json::Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
     assert!(shown["garbage_blobs"].as_u64().unwrap() > 0 && shown["garbage_bytes"].as_u64().unwrap() > 0, "{shown}");
+    assert_eq!(shown["inodes"], 1, "{shown}");
     home.ok(&purge(&["--garbage", "--confirm", "p"]));
     assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
     assert_eq!(versions(&home), before);
@@ -451,6 +457,28 @@ fn a_purged_blob_leaves_entries_that_say_so_and_can_be_written_over() {
     assert_eq!(home.ok(&["cat", "p", "b", "--at", &first]), secret);
     home.unmount();
     assert!(home.ok(&["fsck", "p", "--deep"]).contains("0 blobs that states name are gone"));
+}
+
+/// Where files stood in between may then be unknown, and is said to be; what is damaged goes.
+#[test]
+fn damage_in_the_log_does_not_keep_a_purge_from_taking_it_away() {
+    let home = Home::new();
+    home.mount();
+    std::fs::write(home.mount.join("a"), format!("{SECRET} of the state")).unwrap();
+    std::fs::write(home.mount.join("b"), format!("{SECRET} of the log")).unwrap();
+    std::fs::remove_file(home.mount.join("b")).unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let first = home.project().join("wal/0000000000000001.seg");
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[400] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    let said = home.ize(&purge(&["nothing", "--confirm", "p"]));
+    assert!(said.code == 3 && said.err.contains("some of which cannot be read"), "{said:?}");
+    let said = home.ize(&purge(&["a", "--confirm", "p"]));
+    assert!(said.code == 0 && said.err.contains("some of the log cannot be read"), "{said:?}");
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
 }
 
 #[test]

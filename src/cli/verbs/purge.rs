@@ -94,9 +94,10 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     }
     let out = &mut session.out;
     if let Some((blobs, bytes)) = preview.garbage {
-        out.line(&format!("{blobs} pieces of content that no version holds go: {} of the packs.", show_size(bytes)))?;
+        out.line(&format!("What goes is {} of content that no version holds: {} of the packs.", count(blobs, "piece"), show_size(bytes)))?;
         if preview.inodes > 0 {
-            out.line(&format!("{} files go that had no name when a version was made of them.", preview.inodes))?;
+            let files = count(preview.inodes, "unlinked file");
+            out.line(&format!("What versions have of {files} goes: open and without a name when the version was made."))?;
         }
         return show_rest(preview, session);
     }
