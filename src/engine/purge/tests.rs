@@ -61,7 +61,7 @@ fn assert_sound(disk: &SimDisk) {
 }
 
 /// A store with a history, closed.
-fn history(seed: u64, steps: u32) -> (SimDisk, Core) {
+fn history(seed: u64, steps: u32) -> (SimDisk, Core, Seen) {
     let disk = SimDisk::new();
     let core = open(&disk, false, true).unwrap();
     let mut rng = StdRng::seed_from_u64(seed);
@@ -70,14 +70,14 @@ fn history(seed: u64, steps: u32) -> (SimDisk, Core) {
         step(&core, &mut rng, &mut seen).unwrap();
     }
     core.close().unwrap();
-    (disk, core)
+    (disk, core, seen)
 }
 
 #[test]
 fn every_state_is_what_it_was_without_what_was_purged() {
     let mut purged = 0;
     for seed in 0..12 {
-        let (disk, core) = history(seed, 150);
+        let (disk, core, _) = history(seed, 150);
         let before = states(&disk);
         let mut rng = StdRng::seed_from_u64(seed);
         let paths: BTreeSet<Vec<u8>> = before.values().flat_map(|d| d.keys()).filter(|p| !p.is_empty()).cloned().collect();
@@ -112,6 +112,55 @@ fn every_state_is_what_it_was_without_what_was_purged() {
         assert_sound(&disk);
     }
     assert!(purged > 30, "too little to say anything: {purged}");
+}
+
+/// Inodes that stood at a path in one of these states, or in a directory that did, or in one that was in such a one.
+fn stood_at(seen: &Seen, path: &[u8]) -> BTreeSet<Ino> {
+    let mut found = BTreeSet::new();
+    loop {
+        let before = found.len();
+        for (_, state) in &seen.states {
+            for (at, text) in state.iter().filter(|(at, _)| !at.is_empty()) {
+                let above = state.get(crate::tree::path::split(at).0).map(|dir| ino_of(dir));
+                if at == path || above.is_some_and(|dir| found.contains(&dir)) {
+                    found.insert(ino_of(text));
+                }
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// The log tells of names that no version has; who never stood at a path or below it keeps what it is.
+#[test]
+fn nothing_goes_that_never_stood_where_it_was_named() {
+    let (mut named, mut logged, mut more) = (0, 0, 0);
+    for seed in 0..60 {
+        let (_, core, seen) = history(seed, 60);
+        let nothing = BTreeSet::new();
+        let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
+        let paths: BTreeSet<&Vec<u8>> = seen.states.iter().flat_map(|(_, state)| state.keys()).filter(|path| !path.is_empty()).collect();
+        for path in paths {
+            let stood = stood_at(&seen, path);
+            let request = Request { paths: vec![path.clone()], ..Request::default() };
+            let (intent, preview, _) = match plan(&core, &request) {
+                Ok(plan) => plan,
+                Err(e) => {
+                    assert_eq!(e.class, Class::NotFound, "seed {seed}, {}: {e}", path.escape_ascii());
+                    continue;
+                }
+            };
+            assert!(intent.inodes.iter().all(|ino| stood.contains(ino)), "seed {seed}, {}: {:?} of {stood:?}", path.escape_ascii(), intent.inodes);
+            let states = select::by_paths(&*core.blobs, &roots, None, &request.paths, &nothing, &mut |_| Ok(())).unwrap();
+            assert!(states.inodes.iter().all(|ino| intent.inodes.contains(ino)), "seed {seed}, {}", path.escape_ascii());
+            named += 1;
+            logged += preview.logged.len();
+            more += intent.inodes.len() - states.inodes.len();
+        }
+    }
+    assert!(named > 100 && logged > 10 && more > 10, "too little to say anything: {named}, {logged}, {more}");
 }
 
 fn commit(core: &Core) {
