@@ -309,7 +309,8 @@ fn paths_are_taken_by_the_letter_whatever_is_in_them() {
     let said = home.ok(&words);
     assert!(said.contains("    third\n") && said.contains("    keys/new\n") && !said.contains('\x1b'), "{said}");
     assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
-    let gone = |path: &Path| ["third", "old", "keys/new", "keys/shared", "-rf"].iter().any(|p| path == Path::new(p)) || path == Path::new(&name);
+    let gone =
+        |path: &Path| ["third", "old", "keys/new", "keys/shared", "-rf"].iter().any(|p| path == Path::new(p)) || path == Path::new(&name);
     for ((id, was), (now_id, now)) in before.iter().zip(&versions(&home)) {
         let expected: BTreeMap<_, _> = was.clone().into_iter().filter(|(path, _)| !gone(path)).collect();
         assert_eq!((id, &expected), (now_id, now));
@@ -328,7 +329,12 @@ fn what_came_and_went_before_any_version_goes_from_the_log_and_the_packs() {
     home.mount();
     let at = |name: &str| home.mount.join(name);
     std::fs::write(at("kept"), "kept").unwrap();
+    // A copy that is open and has no name when the version is made: no path leads to it, and it must not keep the bytes.
+    let mut open = std::fs::File::create(at("open")).unwrap();
+    std::io::Write::write_all(&mut open, format!("key = {SECRET}\n").as_bytes()).unwrap();
+    std::fs::remove_file(at("open")).unwrap();
     home.ok(&["commit", "p"]);
+    drop(open);
     // One burst, and nothing of it has a name at its end but one file, which has another one by then.
     std::fs::create_dir(at("keys")).unwrap();
     std::fs::write(at("keys/small"), format!("{SECRET}\n")).unwrap();
@@ -404,7 +410,7 @@ fn what_nothing_names_any_more_goes_with_all_garbage() {
     let shown = home.ok(&purge(&["--garbage", "--dry-run", "--json"]));
     let shown: serde_json::Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
     assert!(shown["garbage_blobs"].as_u64().unwrap() > 0 && shown["garbage_bytes"].as_u64().unwrap() > 0, "{shown}");
-    assert_eq!(shown["inodes"], 1, "{shown}");
+    assert_eq!((&shown["unlinked"], &shown["inodes"]), (&1.into(), &0.into()), "{shown}");
     home.ok(&purge(&["--garbage", "--confirm", "p"]));
     assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
     assert_eq!(versions(&home), before);
@@ -502,7 +508,10 @@ fn a_repair_of_the_log_leaves_a_purge_that_is_half_done_to_its_end() {
     std::fs::write(&segments[0], &bytes).unwrap();
     for more in ["--dry-run", "--yes"] {
         let said = home.ize(&["wal", "repair", "p", more]);
-        assert!(said.code == 9 && said.err.contains("a purge of this project was interrupted") && said.err.contains("ize commit p"), "{said:?}");
+        assert!(
+            said.code == 9 && said.err.contains("a purge of this project was interrupted") && said.err.contains("ize commit p"),
+            "{said:?}"
+        );
     }
     assert_eq!(std::fs::read(&segments[0]).unwrap(), bytes);
     let said = home.ize(&["commit", "p"]);
@@ -532,7 +541,7 @@ fn kill_purges(origin: &Home, args: &[&str], open: &dyn Fn(&Home) -> String, che
     whole.ok(args);
     let took = begun.elapsed();
     check(&whole, true);
-    for round in 0..rounds(5) {
+    for round in 0..rounds(4) {
         let home = copy();
         let mut child = home.command(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
         // The half that changes something is the later one.

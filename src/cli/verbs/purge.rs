@@ -84,7 +84,7 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         let holding = |h: &Option<Holding>| h.map(|h| json!({ "seq": h.seq, "id": h.id.to_string(), "time": output::json_time(h.end) }));
         return session.out.json(&json!({
             "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
-            "last": holding(&preview.last), "inodes": preview.inodes, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
+            "last": holding(&preview.last), "inodes": preview.inodes, "unlinked": preview.unlinked, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
             "keep_current": args.keep_current, "logged": preview.logged.iter().map(path).collect::<Vec<_>>(),
             "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
@@ -95,10 +95,6 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     let out = &mut session.out;
     if let Some((blobs, bytes)) = preview.garbage {
         out.line(&format!("What goes is {} of content that no version holds: {} of the packs.", count(blobs, "piece"), show_size(bytes)))?;
-        if preview.inodes > 0 {
-            let files = count(preview.inodes, "unlinked file");
-            out.line(&format!("What versions have of {files} goes: open and without a name when the version was made."))?;
-        }
         return show_rest(preview, session);
     }
     for path in preview.logged.iter().take(SHOWN) {
@@ -148,6 +144,10 @@ fn show_rest(preview: &Preview, session: &mut Session) -> Result<()> {
     let (segments, bytes) = preview.segments;
     let (segments, bytes) = (count(segments, "segment"), show_size(bytes));
     session.out.line(&format!("The log goes: {segments}, {bytes}. Single operations until now can no longer be looked at."))?;
+    if preview.unlinked > 0 {
+        let files = count(preview.unlinked, "unlinked file");
+        session.out.line(&format!("What versions have of {files} goes: open and without a name when the version was made."))?;
+    }
     if preview.pijul {
         session.out.line("The Pijul repository goes, and the next mount makes it anew: its changes get other hashes.")?;
     }

@@ -61,8 +61,11 @@ impl Intent {
         let read = read_small(storage, path, MAX).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
         let Some(bytes) = read else { return Ok(None) };
         if let Some(form) = form(&bytes).filter(|form| *form > FORMAT) {
-            return Err(Error::new(Class::Refused, format!("a purge was begun by a newer ize ({} has format version {form})", path.display()))
-                .hint("use that one: it brings the purge to its end"));
+            return Err(Error::new(
+                Class::Refused,
+                format!("a purge was begun by a newer ize ({} has format version {form})", path.display()),
+            )
+            .hint("use that one: it brings the purge to its end"));
         }
         Self::decode(&bytes, store).map(Some).map_err(|why| {
             Error::new(Class::Damage, format!("{}, which says what is being purged, cannot be used: {why}", path.display()))

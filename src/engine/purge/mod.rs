@@ -77,6 +77,8 @@ pub struct Preview {
     pub last: Option<Holding>,
     /// Files, links and directories.
     pub inodes: u64,
+    /// Files without a name in any state, which were open and unlinked when a version was made.
+    pub unlinked: u64,
     /// Every path that they have or had; what is below one of them is left out.
     pub paths: Paths,
     /// Paths of other files that hold the same bytes.
@@ -249,7 +251,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     roots.retain(|root| seen.insert(*root));
     let by_path = !request.paths.is_empty();
     let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
-    let Selected { inodes, paths, others, shared, in_newest, .. } = if by_path {
+    let Selected { inodes, nameless, paths, others, shared, in_newest, .. } = if by_path {
         let mut logged = logged::at_paths(core, &request.paths)?;
         let below = &mut |inodes: &mut BTreeSet<_>| logged::add_contents(core, inodes);
         let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, &logged.inodes, below)?;
@@ -268,7 +270,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         selected
     } else if request.blobs.is_empty() {
         preview.garbage = Some(garbage(blobs, &roots)?);
-        select::nameless(blobs, &roots)?
+        Selected { nameless: select::nameless(blobs, &roots)?, ..Selected::default() }
     } else {
         select::by_blobs(blobs, &roots, newest.as_ref(), &request.blobs)?
     };
@@ -285,7 +287,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let nothing = HashMap::new();
     let probe = Probe(blobs);
     let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
-    preview = Preview { inodes: inodes.len() as u64, paths, others, in_newest, ..preview };
+    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, others, in_newest, ..preview };
     for (root, version) in versions {
         if rewriter.state(&root)?.touched {
             preview.versions += 1;
@@ -308,7 +310,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let intent = Intent {
         time: Time::now(),
         reason: request.reason.clone(),
-        inodes: inodes.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
+        inodes: inodes.union(&nameless).copied().collect(),
         blobs: if goes { shared.into_iter().collect() } else { Vec::new() },
         keep: request.keep_current.then_some(keep),
     };

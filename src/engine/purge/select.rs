@@ -40,6 +40,8 @@ pub(super) struct Selected {
     pub inodes: BTreeSet<Ino>,
     /// The same with those that no state has.
     pub all: BTreeSet<Ino>,
+    /// Inodes without a name in any state: nobody can ever reach them again, but the bytes that they hold are there.
+    pub nameless: BTreeSet<Ino>,
     /// Which of the paths a state names.
     pub found: Vec<bool>,
     /// Paths that they ever had, those below others of them left out.
@@ -208,6 +210,7 @@ pub(super) fn by_paths(
         chunks_of(blobs, node, chunks)
     })?;
     selected.all = std::mem::replace(&mut selected.inodes, there);
+    selected.nameless = nameless(blobs, roots)?.difference(&selected.inodes).copied().collect();
     others(blobs, roots, &mut selected)?;
     if let Some(newest) = newest {
         let (inodes, found) = (&selected.inodes, &mut selected.in_newest);
@@ -220,10 +223,14 @@ pub(super) fn by_paths(
 }
 
 /// Inodes that have no name in any state: files that were open and unlinked when a version was made.
-pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<Selected> {
+pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<BTreeSet<Ino>, TreeError> {
     let (mut inodes, mut named) = (BTreeSet::new(), BTreeSet::new());
     tables(blobs, roots, &mut |ino, _, has_name| {
-        if has_name { named.insert(ino) } else { inodes.insert(ino) };
+        if has_name {
+            named.insert(ino)
+        } else {
+            inodes.insert(ino)
+        };
         Ok(())
     })?;
     if !inodes.is_empty() {
@@ -233,7 +240,7 @@ pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<Selecte
         })?;
     }
     inodes.retain(|ino| !named.contains(ino));
-    Ok(Selected { inodes, ..Selected::default() })
+    Ok(inodes)
 }
 
 /// What goes with these blobs: nothing but they.
@@ -251,7 +258,7 @@ pub(super) fn by_blobs(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
 
 /// Files that do not go and hold some of the chunks.
 fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Result<(), TreeError> {
-    let (inodes, chunks) = (&selected.inodes, &selected.chunks);
+    let (inodes, nameless, chunks) = (&selected.inodes, &selected.nameless, &selected.chunks);
     if chunks.is_empty() {
         return Ok(());
     }
@@ -270,7 +277,7 @@ fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Re
     };
     let mut linked: HashSet<Ino> = HashSet::new();
     tables(blobs, roots, &mut |ino, node, _| {
-        if !inodes.contains(&ino) && share(node)? {
+        if !inodes.contains(&ino) && !nameless.contains(&ino) && share(node)? {
             linked.insert(ino);
         }
         Ok(())
