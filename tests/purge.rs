@@ -340,6 +340,7 @@ fn what_came_and_went_before_any_version_goes_from_the_log_and_the_packs() {
     std::fs::write(at("keys/small"), format!("{SECRET}\n")).unwrap();
     std::fs::write(at("keys/large"), much(SECRET)).unwrap();
     std::fs::write(at("keys/.new"), format!("key = {SECRET}\n")).unwrap();
+    std::fs::write(at(&format!("keys/{SECRET}")), "nothing, but for its name").unwrap();
     std::fs::rename(at("keys/.new"), at("config")).unwrap();
     std::fs::remove_dir_all(at("keys")).unwrap();
     home.ok(&["commit", "p", "-m", "nothing to see"]);
@@ -499,7 +500,7 @@ fn a_repair_of_the_log_leaves_a_purge_that_is_half_done_to_its_end() {
     files(&home.project().join("wal"), &mut segments);
     segments.retain(|path| path.extension().is_some_and(|e| e == "seg"));
     segments.sort();
-    let project = Project::open(&home.project()).unwrap();
+    let project = Project::open(home.project()).unwrap();
     Intent::default().write(&Disk, &project.layout.purging(), project.identity.id).unwrap();
     // Damage in what goes with it.
     assert!(segments.len() > 1);

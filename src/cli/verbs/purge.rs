@@ -86,7 +86,7 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
             "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
             "last": holding(&preview.last), "inodes": preview.inodes, "unlinked": preview.unlinked, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
-            "keep_current": args.keep_current, "logged": preview.logged.iter().map(path).collect::<Vec<_>>(),
+            "keep_current": args.keep_current, "logged": preview.logged.iter().map(|one| path(one)).collect::<Vec<_>>(),
             "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
             "garbage_blobs": preview.garbage.map(|(blobs, _)| blobs), "garbage_bytes": preview.garbage.map(|(_, bytes)| bytes),
             "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
@@ -105,7 +105,7 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         output::warn("some of the log cannot be read: it goes all the same, but under which other names files stood there is not known");
     }
     if args.blob.is_empty() && preview.inodes == 0 {
-        out.line("Nothing that a state has stood there: no version changes.")?;
+        out.line("No version has anything that stood there, and none changes.")?;
         return show_rest(preview, session);
     }
     if args.blob.is_empty() {
@@ -171,10 +171,10 @@ fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
 }
 
 fn paths(paths: &Paths) -> Vec<Value> {
-    paths.listed.iter().map(path).collect()
+    paths.listed.iter().map(|one| path(one)).collect()
 }
 
-fn path(path: &Vec<u8>) -> Value {
+fn path(path: &[u8]) -> Value {
     let mut object = Map::new();
     put_path(&mut object, "path", path);
     Value::Object(object)

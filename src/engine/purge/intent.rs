@@ -88,9 +88,14 @@ impl Intent {
     /// Puts it there, durably.
     ///
     /// # Errors
-    /// I/O errors.
+    /// `Refused` when it is too long; I/O errors.
     pub fn write(&self, storage: &dyn Storage, path: &Path, store: StoreId) -> Result<()> {
         let body = postcard::to_stdvec(self).map_err(|e| Error::new(Class::Failed, format!("cannot say what is to be purged: {e}")))?;
+        if (HEAD + body.len()) as u64 > MAX {
+            return Err(
+                Error::new(Class::Refused, "too much is to be purged at a time").hint("name some of the paths now, the others after that")
+            );
+        }
         let mut bytes = Vec::with_capacity(HEAD + body.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
