@@ -358,6 +358,7 @@ fn what_came_and_went_before_any_version_goes_from_the_log_and_the_packs() {
     assert!(shown.contains("No state names keys/large") && shown.contains("1 segment"), "{shown}");
     let shown: serde_json::Value = serde_json::from_str(home.ok(&purge(&["keys", "--dry-run", "--json"])).lines().next().unwrap()).unwrap();
     assert_eq!((shown["paths"][0]["path"].as_str(), shown["inodes"].as_u64()), (Some("config"), Some(1)), "{shown}");
+    assert_eq!(shown["by_log"], shown["paths"], "{shown}");
     assert_eq!((shown["logged"][0]["path"].as_str(), shown["logged_segments"].as_u64()), (Some("keys"), Some(1)), "{shown}");
     assert_eq!(versions(&home), before);
     home.ok(&purge(&["keys", "--confirm", "p"]));

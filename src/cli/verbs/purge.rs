@@ -85,6 +85,7 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         return session.out.json(&json!({
             "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
             "last": holding(&preview.last), "inodes": preview.inodes, "unlinked": preview.unlinked, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
+            "by_log": paths(&preview.by_log), "more_by_log": preview.by_log.more,
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
             "keep_current": args.keep_current, "logged": preview.logged.iter().map(|one| path(one)).collect::<Vec<_>>(),
             "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
@@ -111,13 +112,19 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     if args.blob.is_empty() {
         out.line(&format!("{} files, links and directories go, under every path that they had:", preview.inodes))?;
         list(&preview.paths, out)?;
+        if !preview.by_log.listed.is_empty() {
+            let line = out.paint(Role::Warning, "Of these only the log says that they stood there, between two versions:");
+            out.line(&line)?;
+            list(&preview.by_log, out)?;
+        }
     } else {
         out.line("These files keep their entries and lose the bytes:")?;
         list(&preview.others, out)?;
     }
     if let (Some(first), Some(last)) = (preview.first, preview.last) {
         let since = output::time(first.end);
-        out.line(&format!("{} versions hold them: {} ({}, {since}) to {} ({})", preview.versions, first.seq, first.id, last.seq, last.id))?;
+        let versions = count(preview.versions, "version");
+        out.line(&format!("{versions} with them: {} ({}, {since}) to {} ({})", first.seq, first.id, last.seq, last.id))?;
     }
     let newest = match (preview.in_newest, args.keep_current) {
         (true, true) => "The newest state has them, and keeps them: bytes that are still in it stay.",

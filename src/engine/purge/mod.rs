@@ -81,6 +81,8 @@ pub struct Preview {
     pub unlinked: u64,
     /// Every path that they have or had; what is below one of them is left out.
     pub paths: Paths,
+    /// Those of them that go only because of what the log says: they stood at a path, or in a directory, between two versions.
+    pub by_log: Paths,
     /// Paths of other files that hold the same bytes.
     pub others: Paths,
     /// Whether the newest state has some of it.
@@ -251,7 +253,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     roots.retain(|root| seen.insert(*root));
     let by_path = !request.paths.is_empty();
     let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
-    let Selected { inodes, nameless, paths, others, shared, in_newest, .. } = if by_path {
+    let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, .. } = if by_path {
         let mut logged = logged::at_paths(core, &request.paths)?;
         let below = &mut |inodes: &mut BTreeSet<_>| logged::add_contents(core, inodes);
         let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, &logged.inodes, below)?;
@@ -277,7 +279,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let by_blob = !request.blobs.is_empty() && !by_path;
     if let Some(missing) = request.blobs.iter().find(|id| !shared.contains_key(*id)) {
         return Err(Error::new(Class::NotFound, format!("no file of any version holds blob {missing} as a piece"))
-            .hint("name the path of the file: what only the log names goes with it"));
+            .hint("name the path of the file, or say --garbage: what no version holds goes with either"));
     }
     let is_newest = |(root, v): &(BlobId, Holding)| v.seq == kept && newest == Some(*root);
     let keep = if versions.iter().any(is_newest) { kept } else { VersionSeq(0) };
@@ -287,7 +289,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let nothing = HashMap::new();
     let probe = Probe(blobs);
     let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
-    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, others, in_newest, ..preview };
+    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, by_log, others, in_newest, ..preview };
     for (root, version) in versions {
         if rewriter.state(&root)?.touched {
             preview.versions += 1;

@@ -46,6 +46,8 @@ pub(super) struct Selected {
     pub found: Vec<bool>,
     /// Paths that they ever had, those below others of them left out.
     pub paths: Paths,
+    /// Those of the paths whose files only the log has at a purged path, or in a purged directory.
+    pub by_log: Paths,
     /// Their bytes: chunks and lengths.
     pub chunks: HashMap<BlobId, u32>,
     /// Paths of other files that hold some of these bytes.
@@ -162,6 +164,28 @@ fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result
     Ok((inodes, found))
 }
 
+/// Adds what was ever in the directories among `inodes`, as states have it and as `below` says.
+fn grow(
+    blobs: &dyn BlobRead,
+    roots: &[BlobId],
+    inodes: &mut BTreeSet<Ino>,
+    below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
+) -> Result<()> {
+    loop {
+        let before = inodes.len();
+        below(inodes)?;
+        walk(blobs, roots, &mut |dir, _, entry| {
+            if inodes.contains(&dir) {
+                inodes.insert(entry.ino);
+            }
+            Ok(())
+        })?;
+        if inodes.len() == before {
+            return Ok(());
+        }
+    }
+}
+
 /// What goes with these paths. The roots are those of all versions; `newest` is the state of now. `logged` are inodes that the log has at the
 /// paths; `below` adds what the log says was in the directories among inodes.
 pub(super) fn by_paths(
@@ -173,30 +197,23 @@ pub(super) fn by_paths(
     below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
 ) -> Result<Selected> {
     let (mut inodes, found) = at_paths(blobs, roots, paths)?;
-    inodes.extend(logged);
-    let mut selected = Selected { inodes, found, ..Selected::default() };
     // What was below them, also while they had other names; and what was below that.
-    loop {
-        let before = selected.inodes.len();
-        let inodes = &mut selected.inodes;
-        below(inodes)?;
-        walk(blobs, roots, &mut |dir, _, entry| {
-            if inodes.contains(&dir) {
-                inodes.insert(entry.ino);
-            }
-            Ok(())
-        })?;
-        if selected.inodes.len() == before {
-            break;
-        }
-    }
-    let (inodes, chunks, listed) = (&selected.inodes, &mut selected.chunks, &mut selected.paths);
+    grow(blobs, roots, &mut inodes, &mut |_| Ok(()))?;
+    let by_states = inodes.clone();
+    inodes.extend(logged);
+    grow(blobs, roots, &mut inodes, below)?;
+    let mut selected = Selected { inodes, found, ..Selected::default() };
+    let (inodes, chunks, listed, by_log) = (&selected.inodes, &mut selected.chunks, &mut selected.paths, &mut selected.by_log);
     let mut there = BTreeSet::new();
     walk(blobs, roots, &mut |dir, path, entry| {
         if inodes.contains(&entry.ino) {
             there.insert(entry.ino);
             if !inodes.contains(&dir) {
-                listed.add(join(path, &entry.name));
+                let path = join(path, &entry.name);
+                if !by_states.contains(&entry.ino) {
+                    by_log.add(path.clone());
+                }
+                listed.add(path);
             }
             entry.node.iter().try_for_each(|node| chunks_of(blobs, node, chunks))?;
         }
