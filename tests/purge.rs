@@ -465,6 +465,19 @@ fn a_purged_blob_leaves_entries_that_say_so_and_can_be_written_over() {
     assert_eq!(home.ok(&["cat", "p", "b", "--at", &first]), secret);
     home.unmount();
     assert!(home.ok(&["fsck", "p", "--deep"]).contains("0 blobs that states name are gone"));
+    // Damage in what tells purged from missing is named, and nothing begins that could not end.
+    let path = home.project().join("meta/purged");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[5] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    for words in [&["fsck", "p"][..], &["purge", "p", "c", "--confirm", "p"]] {
+        let said = home.ize(words);
+        assert!(said.code == 5 && format!("{}{}", said.out, said.err).contains("meta/purged"), "{words:?}: {said:?}");
+    }
+    assert!(!home.project().join("meta/purge").exists());
+    std::fs::remove_file(&path).unwrap();
+    home.ok(&["purge", "p", "c", "--confirm", "p"]);
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
 }
 
 /// Where files stood in between may then be unknown, and is said to be; what is damaged goes.
