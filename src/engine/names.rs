@@ -25,6 +25,7 @@ struct Known {
 }
 
 /// What stood before the first record that is read.
+#[derive(Debug)]
 enum Base {
     /// Not looked for: most commands need no name that the records do not tell.
     Unasked(Arc<dyn Storage>, Layout, StoreId),
@@ -33,6 +34,7 @@ enum Base {
 }
 
 /// Names of inodes and processes.
+#[derive(Debug)]
 pub struct Names {
     inodes: HashMap<Ino, Known>,
     processes: HashMap<ProcessKey, Box<[u8]>>,
