@@ -245,3 +245,41 @@ fn version_logs_of_both_formats_are_listed() {
         assert_eq!(listed(), numbers);
     }
 }
+
+#[test]
+fn what_was_purged_is_told_from_what_is_lost() {
+    let home = Home::new();
+    home.mount();
+    let secret = "a line of a secret\n".repeat(300);
+    std::fs::write(home.mount.join("a"), &secret).unwrap();
+    std::fs::hard_link(home.mount.join("a"), home.mount.join("b")).unwrap();
+    std::fs::write(home.mount.join("c"), "other").unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let id = blake3::hash(secret.as_bytes()).to_string();
+    home.ok(&["purge", "p", "--blob", &id, "--confirm", "p"]);
+    let store = home.project();
+    let told = |out: &str, word: &str| {
+        let out = home.path().join(out);
+        let ran = rescue(&store, &[out.as_os_str()], None);
+        assert_eq!(std::fs::read(out.join("c")).unwrap(), b"other");
+        assert!(!out.join("a").exists() && !out.join("b").exists(), "{ran:?}");
+        let kept = std::fs::read_dir(out.with_extension("damaged")).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(std::fs::read(kept).unwrap(), vec![0; secret.len()]);
+        let lines: Vec<String> = ran.err.lines().filter(|l| l.starts_with(word)).map(ToOwned::to_owned).collect();
+        (ran, lines)
+    };
+    let (ran, lines) = told("out", "PURGED: ");
+    assert_eq!((ran.code, lines.len(), ran.err.contains("LOST")), (0, 2, false), "{ran:?}");
+    assert!(lines[0].contains(&id) && lines[0].contains(" was purged on 20"), "{lines:?}");
+    assert!(ran.err.contains("2 files lack bytes"), "{ran:?}");
+    // A record that is damaged says nothing: then they are missing.
+    let path = store.join("meta/purged");
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(store.join("meta/purge"), "").unwrap();
+    let (ran, lines) = told("again", "LOST: ");
+    assert_eq!((ran.code, lines.len()), (1, 2), "{ran:?}");
+    assert!(ran.err.contains("a purge was interrupted"), "{ran:?}");
+}

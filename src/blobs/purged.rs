@@ -1,5 +1,5 @@
 //! `meta/purged`: what was purged, when and why, so that what is gone on purpose is not taken for lost. Appended to, never changed; its
-//! form is in wal-format.md, "Purged". A blob that is there again is no longer purged: the packs are asked first.
+//! form is in wal-format.md, "Purged". Only while a purge goes on may its end be no whole record. A blob that is there again is no longer purged: the packs are asked first.
 
 use std::collections::HashMap;
 use std::io;
@@ -57,67 +57,107 @@ fn frame(store: StoreId, offset: usize, body: &[u8]) -> [u8; FRAME] {
     out
 }
 
-/// The purges that the file tells of, and where the next record goes. What is not whole is the end: a crash cut it.
-fn parse(bytes: &[u8], store: StoreId) -> Option<(Vec<Tombstone>, usize)> {
+/// What is in the file.
+#[derive(Debug, Default)]
+struct Found {
+    /// The purges that whole records tell of.
+    all: Vec<Tombstone>,
+    /// Where the last of them ends.
+    end: usize,
+    /// The first byte that is in no whole record.
+    wrong: Option<usize>,
+}
+
+/// The record at an offset, and its length in bytes.
+fn record(bytes: &[u8], store: StoreId, at: usize) -> Option<(Tombstone, usize)> {
+    let len = u32::from_le_bytes(bytes.get(at + 4..at + FRAME)?.try_into().ok()?) as usize;
+    let body = bytes.get(at + FRAME..at.checked_add(FRAME + len)?)?;
+    if bytes.get(at..at + FRAME)? != frame(store, at, body) {
+        return None;
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((tombstone, [])) => Some((tombstone, FRAME + len)),
+        _ => None,
+    }
+}
+
+/// Reads everything that is whole, also behind what is not; `None` when not even the header is.
+fn parse(bytes: &[u8], store: StoreId) -> Option<Found> {
     if bytes.get(..HEADER)? != header(store) {
         return None;
     }
-    let (mut found, mut at) = (Vec::new(), HEADER);
-    while let Some(len) = bytes.get(at + 4..at + FRAME).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes) {
-        let Some(body) = bytes.get(at + FRAME..(at + FRAME).saturating_add(len as usize)) else { break };
-        if bytes.get(at..at + FRAME) != Some(&frame(store, at, body)) {
-            break;
+    let (mut found, mut at) = (Found { end: HEADER, ..Found::default() }, HEADER);
+    while at < bytes.len() {
+        if let Some((tombstone, len)) = record(bytes, store, at) {
+            found.all.push(tombstone);
+            at += len;
+            found.end = at;
+        } else {
+            found.wrong.get_or_insert(at);
+            at += 1;
         }
-        let Ok((tombstone, [])) = postcard::take_from_bytes(body) else { break };
-        found.push(tombstone);
-        at += FRAME + body.len();
     }
-    Some((found, at))
+    Some(found)
 }
 
 fn bytes_of(storage: &dyn Storage, path: &Path) -> Result<Option<Vec<u8>>> {
     read_small(storage, path, MAX).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))
 }
 
+/// Does a purge go on? Until it has ended, its record may be cut.
+fn goes_on(storage: &dyn Storage, path: &Path) -> bool {
+    let project = path.parent().and_then(Path::parent);
+    project.is_some_and(|dir| storage.open_read(&Layout::new(dir).purging()).is_ok())
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    Error::new(Class::Damage, format!("{} cannot be used: {what}", path.display()))
+        .hint("an intact copy of the file mends it; without it (then move it away) what was purged counts as missing")
+}
+
 /// Every purge there was, the oldest first.
 ///
 /// # Errors
-/// `Damage` when it is another store's, of another format, or its header is wrong; I/O errors.
+/// `Damage` when it is another store's, of another format, or some of it is wrong that no purge is writing; I/O errors.
 pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Vec<Tombstone>> {
-    match bytes_of(storage, path)? {
+    let Some(bytes) = bytes_of(storage, path)? else { return Ok(Vec::new()) };
+    match parse(&bytes, store) {
+        Some(Found { all, wrong: None, .. }) => Ok(all),
+        Some(Found { all, end, wrong: Some(at) }) if at == end && goes_on(storage, path) => Ok(all),
         // Cut at its birth.
-        Some(bytes) if bytes.len() >= HEADER => parse(&bytes, store).map(|(found, _)| found).ok_or_else(|| {
-            Error::new(Class::Damage, format!("{} cannot be used: its header is wrong", path.display()))
-                .hint("what was purged counts as missing; an intact copy of the file mends it")
-        }),
-        Some(_) | None => Ok(Vec::new()),
+        None if bytes.len() < HEADER && goes_on(storage, path) => Ok(Vec::new()),
+        Some(Found { wrong: Some(at), .. }) => Err(damaged(path, &format!("the record at offset {at} fails its check"))),
+        None => Err(damaged(path, "its header is wrong")),
     }
 }
 
-/// Appends a purge, durably. One of the same time is there already: then an interrupted purge goes on.
+/// Appends a purge, durably, behind the last record that is whole. One of the same time is there already: then an interrupted purge goes on.
 ///
 /// # Errors
-/// I/O errors; as [`read`].
+/// I/O errors; `Damage` when the header is wrong.
 pub fn append(storage: &dyn Storage, path: &Path, store: StoreId, tombstone: &Tombstone) -> Result<()> {
     let failed = |e| Error::io(format!("cannot write {}", path.display()), e);
     let bytes = bytes_of(storage, path)?.unwrap_or_default();
-    let (found, at) = if bytes.len() < HEADER { (Vec::new(), 0) } else { parse(&bytes, store).unwrap_or_default() };
-    if bytes.len() >= HEADER && at == 0 {
-        read(storage, path, store)?;
-    }
-    if found.iter().any(|t| t.time == tombstone.time) {
-        return Ok(());
-    }
-    let body = postcard::to_stdvec(tombstone).map_err(|e| Error::new(Class::Failed, format!("cannot write a tombstone: {e}")))?;
-    let head = if at == 0 { header(store) } else { Vec::new() };
-    let frame = frame(store, at + head.len(), &body);
+    let Found { all, end, .. } = match parse(&bytes, store) {
+        Some(found) => found,
+        None if bytes.len() < HEADER => Found::default(),
+        None => return Err(damaged(path, "its header is wrong")),
+    };
     let file = match storage.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => storage.create_new(path),
         other => other,
     }
     .map_err(failed)?;
-    file.write_at(&[&head, &frame, &body], at as u64).map_err(failed)?;
-    file.set_len((at + head.len() + frame.len() + body.len()) as u64).map_err(failed)?;
+    let mut end = end;
+    if all.iter().all(|t| t.time != tombstone.time) {
+        let body = postcard::to_stdvec(tombstone).map_err(|e| Error::new(Class::Failed, format!("cannot write a tombstone: {e}")))?;
+        let head = if end == 0 { header(store) } else { Vec::new() };
+        let frame = frame(store, end + head.len(), &body);
+        file.write_at(&[&head, &frame, &body], end as u64).map_err(failed)?;
+        end += head.len() + frame.len() + body.len();
+    }
+    // Also where it stands there already: who wrote it may have been killed before it was durable.
+    file.set_len(end as u64).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     path.parent().map_or(Ok(()), |dir| storage.sync_dir(dir)).map_err(failed)
 }
@@ -127,11 +167,13 @@ impl Blobs {
     pub fn purged(&self, id: &BlobId) -> Option<(Time, u32)> {
         let all = self.purged.get_or_init(|| {
             let Some(layout) = self.dir.parent().map(Layout::new) else { return HashMap::new() };
-            let found = read(&*self.storage, &layout.purged(), self.store).unwrap_or_else(|e| {
+            // Of a damaged file what is whole; fsck names the rest.
+            let found = bytes_of(&*self.storage, &layout.purged()).unwrap_or_else(|e| {
                 tracing::warn!("{e}");
-                Vec::new()
+                None
             });
-            found.into_iter().flat_map(|t| t.blobs.into_iter().map(move |(id, len)| (id, (t.time, len)))).collect()
+            let found = found.and_then(|bytes| parse(&bytes, self.store)).unwrap_or_default();
+            found.all.into_iter().flat_map(|t| t.blobs.into_iter().map(move |(id, len)| (id, (t.time, len)))).collect()
         });
         all.get(id).copied()
     }
@@ -144,7 +186,15 @@ mod tests {
 
     #[test]
     fn tombstones_outlive_crashes_and_nothing_else_passes_for_one() {
-        let (path, store) = (Path::new("/purged"), StoreId([4; 16]));
+        let (path, store) = (Path::new("/p/meta/purged"), StoreId([4; 16]));
+        // A purge that is being ended, as each of these is.
+        let begun = || {
+            let disk = SimDisk::new();
+            disk.create_dir_all(Path::new("/p/meta")).unwrap();
+            disk.create_new(Path::new("/p/meta/purge")).unwrap();
+            disk.sync_dir(Path::new("/p/meta")).unwrap();
+            disk
+        };
         let tombstone = |n: u8| Tombstone {
             time: Time { secs: i64::from(n), nanos: 0 },
             reason: "why".to_owned(),
@@ -152,7 +202,7 @@ mod tests {
             blobs: vec![(BlobId([n; 32]), 9)],
         };
         for call in 1..30 {
-            let disk = SimDisk::new();
+            let disk = begun();
             disk.crash_at_call(call);
             let done = (1..=3).take_while(|n| append(&disk, path, store, &tombstone(*n)).is_ok()).count();
             for seed in 0..5 {
@@ -164,12 +214,41 @@ mod tests {
                 assert_eq!(read(&crashed, path, store).unwrap().len(), found.len() + 1);
             }
         }
-        let disk = SimDisk::new();
+        let disk = begun();
         append(&disk, path, store, &tombstone(1)).unwrap();
         assert_eq!(
             BlobId::of(&disk.file_bytes(path).unwrap()).to_string(),
             "ea0b156e3368f957bab06b4a7ef1eac8e98ada44b8210a268c8ef59861b2628b"
         );
         assert!(read(&disk, path, StoreId([5; 16])).is_err());
+        // Found by whoever goes on, and not durable before.
+        for call in 1..10 {
+            let disk = begun();
+            disk.crash_at_call(call);
+            let _ = append(&disk, path, store, &tombstone(1));
+            let killed = disk.kill();
+            append(&killed, path, store, &tombstone(1)).unwrap();
+            assert_eq!(read(&killed.crash(call), path, store).unwrap(), [tombstone(1)], "call {call}");
+        }
+        // Ended, every byte counts; what is whole is known all the same.
+        append(&disk, path, store, &tombstone(2)).unwrap();
+        disk.remove(Path::new("/p/meta/purge")).unwrap();
+        let bytes = disk.file_bytes(path).unwrap();
+        assert_eq!(read(&disk, path, store).unwrap(), [tombstone(1), tombstone(2)]);
+        let put = |bytes: &[u8]| {
+            disk.remove(path).unwrap();
+            disk.create_new(path).unwrap().write_at(&[bytes], 0).unwrap();
+        };
+        for bit in 0..bytes.len() * 8 {
+            let mut wrong = bytes.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            put(&wrong);
+            assert_eq!(read(&disk, path, store).unwrap_err().class, Class::Damage, "bit {bit}");
+            assert_eq!(parse(&wrong, store).map_or(1, |found| found.all.len()), 1, "bit {bit}");
+        }
+        for len in (0..bytes.len()).filter(|len| *len != HEADER && *len != (bytes.len() + HEADER) / 2) {
+            put(&bytes[..len]);
+            assert_eq!(read(&disk, path, store).unwrap_err().class, Class::Damage, "cut to {len}");
+        }
     }
 }

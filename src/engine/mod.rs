@@ -14,6 +14,7 @@ pub mod import;
 mod journal;
 mod listed;
 mod meter;
+pub mod names;
 pub mod outside;
 mod pace;
 mod parts;
@@ -432,13 +433,13 @@ fn take(project: &Project, settings: &Settings) -> Result<(Lock, Core, ClockWatc
     project.identity.check(crate::project::identity::Access::Write)?;
     crate::project::lock::outlive(&project.layout, Duration::from_secs(5))?;
     let (mut lock, previous) = Lock::acquire(&project.layout)?;
-    if let Some(done) = purge::finish(&Disk::shared(), &project.layout, project.identity.id, previous.clean)? {
-        tracing::warn!(
-            "an interrupted purge was brought to its end: {} versions, {} packs, {} segments",
-            done.versions,
-            done.packs,
-            done.segments
-        );
+    let purged = purge::finish(&Disk::shared(), &project.layout, project.identity.id, previous.clean)?.map(|done| {
+        let purge::Done { versions, packs, segments, damaged, .. } = done;
+        let left = if damaged > 0 { format!("; {damaged} packs are damaged and may hold the bytes still") } else { String::new() };
+        format!("an interrupted purge was brought to its end: {versions} versions, {packs} packs, {segments} segments{left}")
+    });
+    if let Some(purged) = &purged {
+        tracing::warn!("{purged}");
     }
     let clock = match previous.holder.as_ref().filter(|_| previous.same_boot).and_then(|h| Some((h.start, h.boot_time?))) {
         Some((wall, boot)) => ClockWatch::from(wall, boot),
@@ -464,7 +465,8 @@ fn take(project: &Project, settings: &Settings) -> Result<(Lock, Core, ClockWatc
         command_lines: settings.command_lines,
         cache_inodes: settings.cache_inodes,
     };
-    let core = Core::open(Disk::shared(), project.layout.clone(), &options)?;
+    let mut core = Core::open(Disk::shared(), project.layout.clone(), &options)?;
+    core.recovery.findings.extend(purged);
     core.set_classes(&settings.classes);
     lock.recovered()?;
     Ok((lock, core, clock))

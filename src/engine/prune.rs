@@ -233,6 +233,11 @@ impl<'a> Walk<'a> {
         Self { blobs, keep: HashSet::new(), entered: HashSet::new() }
     }
 
+    /// What was collected that names others: states, directories, tables, lists of pieces.
+    pub(super) fn structure(&self) -> &HashSet<BlobId> {
+        &self.entered
+    }
+
     /// What was collected.
     pub(super) fn kept(self) -> HashSet<BlobId> {
         let Self { mut keep, entered, .. } = self;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rescue revision 2. Brings the files out of a store of ize without ize. Python 3.8 or later, standard library only.
+"""Rescue revision 3. Brings the files out of a store of ize without ize. Python 3.8 or later, standard library only.
 
     python3 rescue.py STORE OUT               the newest state, the log above the last version included
     python3 rescue.py STORE OUT --version N   the state of version N
@@ -12,13 +12,15 @@ Checked is the CRC of everything that is read; BLAKE3 hashes only if the module 
 (compression.zstd) or the command `zstd`. Without either, the compressed bytes are written to OUT.zst/, with the command to run, on whatever
 machine has it; then run this again (with an empty OUT), and it takes the results from there.
 
-Whatever cannot be brought out whole is named. What is readable of such a file goes to OUT.damaged/, with zeros for the rest.
+Whatever cannot be brought out whole is named. What is readable of such a file goes to OUT.damaged/, with zeros for the rest. Named LOST is what
+should be there, PURGED what was taken out on purpose (`ize purge`), which is nothing missing.
 Exit codes: 0 everything is out, 1 something is missing and was named, 2 wrong usage, 3 there is nothing to read.
 
 Written from wal-format.md alone (section numbers below are its).
 """
 
 import bisect
+import datetime
 import os
 import re
 import shutil
@@ -40,6 +42,7 @@ WHAT = ("file", "directory", "symlink", "fifo", "character device", "block devic
 FILE, DIRECTORY, SYMLINK, FIFO, CHAR, BLOCK, SOCKET = range(7)
 ROOT = 1
 LOST = []
+PURGED = []
 
 
 def number(b, at, n):
@@ -63,8 +66,24 @@ def lose(what, why):
     say("LOST: %s: %s" % (what, why))
 
 
+def tell_purged(what, why):
+    PURGED.append(what)
+    say("PURGED: %s: %s" % (what, why))
+
+
+def day(nanoseconds):
+    try:
+        return (datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=nanoseconds // 10**9)).isoformat() + "Z"
+    except OverflowError:
+        return "a day that no calendar has"
+
+
 class Wrong(Exception):
     """Bytes that are not what they should be."""
+
+
+class Purged(Wrong):
+    """Bytes that are gone on purpose."""
 
 
 class NeedsZstd(Wrong):
@@ -140,7 +159,8 @@ class Body:
 
 
 class Packs:
-    def __init__(self, directory, store, spare):
+    def __init__(self, directory, store, spare, purged):
+        self.purged = purged
         self.store, self.spare, self.places, self.inflated, self.dumped = store, spare, {}, {}, set()
         self.command = shutil.which("zstd") if zstd is None else None
         for name in sorted(n for n in listed(directory) if re.fullmatch("[0-9a-f]{16}[.]pack", n)):
@@ -184,6 +204,8 @@ class Packs:
         """The bytes of a blob."""
         if ident in self.inflated:
             return self.inflated[ident]
+        if ident in self.purged and ident not in self.places:
+            raise Purged("blob %s was purged on %s" % (ident.hex(), day(self.purged[ident])))
         why = Wrong("blob %s is in no pack" % ident.hex())
         for place in self.places.get(ident, []):
             try:
@@ -303,6 +325,37 @@ def read_versions(path, store):
             at += 1
             while at + 8 <= len(b) and not 45 <= number(b, at + 4, 4) <= len(b) - at - 8:
                 at += 1
+    return found
+
+
+def read_purged(path, store):
+    """When blobs were purged (section 22), by their ids. What cannot be read of it counts as missing."""
+    try:
+        with open(path, "rb") as f:
+            b = f.read()
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        say("what was purged is not known, and may be called lost: %s: %s" % (path, e))
+        return {}
+    if len(b) < 32:
+        return {}
+    if b[:8] != b"IZEPURGD" or number(b, 8, 4) != 1 or b[12:28] != store or zlib.crc32(b[:28]) != number(b, 28, 4):
+        say("what was purged is not known, and may be called lost: %s has no header that this script knows" % path)
+        return {}
+    found, at = {}, 32
+    while at + 8 <= len(b):
+        size = number(b, at + 4, 4)
+        body = b[at + 8 : at + 8 + size]
+        if len(body) != size or zlib.crc32(store + at.to_bytes(8, "little") + size.to_bytes(8, "little") + body) != number(b, at, 4):
+            # Damaged: the next record that is sound, wherever it is.
+            at += 1
+            continue
+        c = Body(body)
+        time = c.time()
+        c.bytes(), c.u()
+        found.update((ident, time) for ident, _ in c.list(lambda: (c.id(), c.u())))
+        at += 8 + size
     return found
 
 
@@ -665,15 +718,15 @@ class Tree:
         return b
 
     def write_file(self, node, path, out):
-        """Gives what is wrong with its bytes."""
-        troubles = []
+        """Gives what is wrong with its bytes, and whether that is only that some were purged."""
+        troubles, purged = [], True
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(fd, node.size)
             try:
                 parts = list(self.extents(node).part(0, node.size))
             except Wrong as e:
-                parts, troubles = [], ["all of its bytes: %s" % e]
+                parts, troubles, purged = [], ["all of its bytes: %s" % e], False
             for a, z, source, offset in parts:
                 try:
                     b, done = self.bytes_of(source, offset, z - a), 0
@@ -681,12 +734,13 @@ class Tree:
                         done += os.pwrite(fd, b[done:], a + done)
                 except Wrong as e:
                     troubles.append("bytes %d to %d: %s" % (a, z - 1, e))
+                    purged = purged and isinstance(e, Purged)
         finally:
             os.close(fd)
-        return troubles
+        return troubles, purged
 
     def write(self, out):
-        links, count, directories = {}, 0, []
+        links, purged, count, directories = {}, set(), 0, []
         work, seen = [(ROOT, b"")], set()
         while work:
             ino, rel = work.pop()
@@ -708,9 +762,13 @@ class Tree:
                         if links[child]:
                             os.link(links[child], path, follow_symlinks=False)
                         else:
-                            lose(shown(at), "another name of a file that is lost")
+                            tell = tell_purged if child in purged else lose
+                            tell(shown(at), "another name of a file of which bytes are gone")
                     else:
+                        told = len(PURGED)
                         links[child] = path if self.write_one(node, path, at, out) else None
+                        if len(PURGED) > told:
+                            purged.add(child)
                     count += 1
                 except (OSError, Wrong) as e:
                     lose(shown(at), e)
@@ -721,13 +779,14 @@ class Tree:
 
     def write_one(self, node, path, at, out):
         if node.kind == FILE:
-            troubles = self.write_file(node, path, out)
+            troubles, purged = self.write_file(node, path, out)
             if troubles:
                 aside = out + b".damaged"
                 os.makedirs(aside, exist_ok=True)
                 kept = os.path.join(aside, b"%d-%s" % (len(os.listdir(aside)) + 1, os.path.basename(path)[:200]))
                 os.rename(path, kept)
-                lose(shown(at), "%s; the rest is in %s" % ("; ".join(troubles), shown(kept)))
+                tell = tell_purged if purged else lose
+                tell(shown(at), "%s; the rest is in %s" % ("; ".join(troubles), shown(kept)))
                 return False
         elif node.kind == SYMLINK:
             os.symlink(node.content or b"", path)
@@ -816,18 +875,18 @@ def main(words):
     versions = read_versions(os.path.join(project, "meta", "versions"), store)
     checkpoint = read_checkpoint(os.path.join(project, "meta", "checkpoint"), store)
     if only_list:
-        import datetime
-
         for v in versions:
-            end = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=v["end"] // 10**9)
-            print("version %d  %sZ  operations up to @%x  %d paths  %s" % (v["seq"], end.isoformat(), v["last"], v["paths"], shown(v["label"] or b"")))
+            print("version %d  %s  operations up to @%x  %d paths  %s" % (v["seq"], day(v["end"]), v["last"], v["paths"], shown(v["label"] or b"")))
         return 0
     out = os.fsencode(words[1].rstrip("/") or "/")
     if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         say("%s is there already, and not empty" % shown(out))
         return 2
     os.makedirs(out, mode=0o700, exist_ok=True)
-    packs = Packs(os.path.join(project, "blobs"), store, shown(out) + ".zst")
+    if os.path.exists(os.path.join(project, "meta", "purge")):
+        say("a purge was interrupted: what it takes away may be among what comes out")
+    purged = read_purged(os.path.join(project, "meta", "purged"), store)
+    packs = Packs(os.path.join(project, "blobs"), store, shown(out) + ".zst", purged)
     tree = Tree(packs)
     replay = version is None
     if version is not None:
@@ -867,6 +926,8 @@ def main(words):
     say("hashes were %s" % ("verified" if blake3 else "not verified (there is no module blake3); every CRC was"))
     if packs.dumped:
         say("compressed bytes are in %s; run: zstd -d %s/*.zst; then run this again with an empty OUT" % (packs.spare, packs.spare))
+    if PURGED:
+        say("%d files lack bytes that were purged on purpose; they are named above" % len(PURGED))
     if LOST:
         say("%d things are missing; they are named above" % len(LOST))
         return 1

@@ -223,7 +223,10 @@ pub fn dump(tree: &mut Tree) -> BTreeMap<Vec<u8>, String> {
         let (kind, text) =
             (inode.kind, format!("{ino} {:?} {:?} {} {} {:?}", inode.kind, inode.attrs, inode.nlink, inode.size, inode.xattrs));
         let bytes = match kind {
-            FileKind::File | FileKind::Symlink => BlobId::of(&tree.read_all(ino).unwrap()).to_string(),
+            FileKind::File | FileKind::Symlink => match tree.read_all(ino) {
+                Err(TreeError::Purged { id, .. }) => format!("purged {id}"),
+                bytes => BlobId::of(&bytes.unwrap()).to_string(),
+            },
             _ => String::new(),
         };
         if kind == FileKind::Directory {

@@ -21,7 +21,7 @@ const SHOWN: usize = 20;
 /// # Errors
 /// What the words mean; `Usage` without a confirmation; `Busy` while it is mounted; `Refused` where other files would keep the bytes.
 pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
-    let wanted = if args.blob.is_empty() { grammar::Paths::Some } else { grammar::Paths::Zero };
+    let wanted = if args.blob.is_empty() && !args.garbage { grammar::Paths::Some } else { grammar::Paths::Zero };
     let meant = session.meant(&args.words, wanted)?;
     let paths: Vec<Vec<u8>> = meant.paths.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect();
     if paths.iter().any(Vec::is_empty) {
@@ -33,9 +33,16 @@ pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
         blobs: args.blob.clone(),
         keep_current: args.keep_current,
         everywhere: args.everywhere,
+        leave_others: args.leave_others,
         reason: args.reason.clone(),
     };
-    let purge = Purge::prepare(&meant.project, &settings, &request)?;
+    let purge = Purge::prepare(&meant.project, &settings, &request).map_err(|e| match e.class {
+        Class::Busy => {
+            let name = &meant.project.identity.name;
+            e.hint(format!("a purge needs it unmounted: `ize unmount {name}` (`ize list` shows where it is), then order it again"))
+        }
+        _ => e,
+    })?;
     let told = show(args, purge.preview(), session).and_then(|()| session.out.flush());
     let goes_on = told.and_then(|()| if args.dry_run { Ok(false) } else { confirmed(args, &meant).map(|()| true) });
     match goes_on {
@@ -77,22 +84,47 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         let holding = |h: &Option<Holding>| h.map(|h| json!({ "seq": h.seq, "id": h.id.to_string(), "time": output::json_time(h.end) }));
         return session.out.json(&json!({
             "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
-            "last": holding(&preview.last), "inodes": preview.inodes, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
+            "last": holding(&preview.last), "inodes": preview.inodes, "unlinked": preview.unlinked, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
+            "by_log": paths(&preview.by_log), "more_by_log": preview.by_log.more,
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
-            "keep_current": args.keep_current, "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
+            "keep_current": args.keep_current, "logged": preview.logged.iter().map(|one| path(one)).collect::<Vec<_>>(),
+            "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
+            "garbage_blobs": preview.garbage.map(|(blobs, _)| blobs), "garbage_bytes": preview.garbage.map(|(_, bytes)| bytes),
+            "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
         }));
     }
     let out = &mut session.out;
+    if let Some((blobs, bytes)) = preview.garbage {
+        out.line(&format!("What goes is {} of content that no version holds: {} of the packs.", count(blobs, "piece"), show_size(bytes)))?;
+        return show_rest(preview, session);
+    }
+    for path in preview.logged.iter().take(SHOWN) {
+        let (path, segments) = (output::name(path), count(preview.logged_segments, "segment"));
+        out.line(&format!("No state names {path}; operations on it, or on what was in it, are in {segments} of the log."))?;
+    }
+    if preview.log_damaged {
+        output::warn("some of the log cannot be read: it goes all the same, but under which other names files stood there is not known");
+    }
+    if args.blob.is_empty() && preview.inodes == 0 {
+        out.line("No version has anything that stood there, and none changes.")?;
+        return show_rest(preview, session);
+    }
     if args.blob.is_empty() {
         out.line(&format!("{} files, links and directories go, under every path that they had:", preview.inodes))?;
         list(&preview.paths, out)?;
+        if !preview.by_log.listed.is_empty() {
+            let line = out.paint(Role::Warning, "Of these only the log says that they stood there, between two versions:");
+            out.line(&line)?;
+            list(&preview.by_log, out)?;
+        }
     } else {
         out.line("These files keep their entries and lose the bytes:")?;
         list(&preview.others, out)?;
     }
     if let (Some(first), Some(last)) = (preview.first, preview.last) {
         let since = output::time(first.end);
-        out.line(&format!("{} versions hold them: {} ({}, {since}) to {} ({})", preview.versions, first.seq, first.id, last.seq, last.id))?;
+        let versions = count(preview.versions, "version");
+        out.line(&format!("{versions} with them: {} ({}, {since}) to {} ({})", first.seq, first.id, last.seq, last.id))?;
     }
     let newest = match (preview.in_newest, args.keep_current) {
         (true, true) => "The newest state has them, and keeps them: bytes that are still in it stay.",
@@ -100,18 +132,37 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         (false, _) => "The newest state does not have them.",
     };
     out.line(newest)?;
-    let (segments, bytes) = preview.segments;
-    out.line(&format!("The log goes: {segments} segments, {}. Single operations until now can no longer be looked at.", show_size(bytes)))?;
-    if preview.pijul {
-        out.line("The Pijul repository goes, and the next mount makes it anew: its changes get other hashes.")?;
-    }
+    show_rest(preview, session)?;
     if args.blob.is_empty() && !preview.others.listed.is_empty() {
-        let word = if args.everywhere { "lose them, too" } else { "would keep them" };
+        let word = match (args.everywhere, args.leave_others) {
+            (true, _) => "lose them, too",
+            (false, true) => "keep them",
+            (false, false) => "would keep them",
+        };
         let line = session.out.paint(Role::Warning, &format!("Other files hold the same bytes, and {word}:"));
         session.out.line(&line)?;
         list(&preview.others, &mut session.out)?;
     }
     Ok(())
+}
+
+/// What goes in any case.
+fn show_rest(preview: &Preview, session: &mut Session) -> Result<()> {
+    let (segments, bytes) = preview.segments;
+    let (segments, bytes) = (count(segments, "segment"), show_size(bytes));
+    session.out.line(&format!("The log goes: {segments}, {bytes}. Single operations until now can no longer be looked at."))?;
+    if preview.unlinked > 0 {
+        let files = count(preview.unlinked, "unlinked file");
+        session.out.line(&format!("What versions have of {files} goes: open and without a name when the version was made."))?;
+    }
+    if preview.pijul {
+        session.out.line("The Pijul repository goes, and the next mount makes it anew: its changes get other hashes.")?;
+    }
+    Ok(())
+}
+
+fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
@@ -127,12 +178,13 @@ fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
 }
 
 fn paths(paths: &Paths) -> Vec<Value> {
-    let one = |path: &Vec<u8>| {
-        let mut object = Map::new();
-        put_path(&mut object, "path", path);
-        Value::Object(object)
-    };
-    paths.listed.iter().map(one).collect()
+    paths.listed.iter().map(|one| path(one)).collect()
+}
+
+fn path(path: &[u8]) -> Value {
+    let mut object = Map::new();
+    put_path(&mut object, "path", path);
+    Value::Object(object)
 }
 
 fn finished(args: &PurgeArgs, done: Done, session: &mut Session) -> Result<()> {

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ fn states(
     let nothing = HashMap::new();
     let mut rewriter = Rewriter::new(blobs, &inodes, &nothing);
     let mut new_root = |version: &Version| -> Result<BlobId> {
-        if intent.keep == Some(version.seq) {
+        if intent.keeps(version.seq, &version.root, newest.as_ref()) {
             return Ok(version.root);
         }
         Ok(rewriter.state(&version.root)?.id.unwrap_or(version.root))
@@ -175,6 +175,8 @@ fn sweep(blobs: &Blobs, versions: &VersionLog, checkpoint: &Checkpoint, gone: &H
     if let Some(root) = checkpoint.root {
         walk.state(&root)?;
     }
+    // What states are made of stays, also where a file holds the same bytes: without it the whole state would be gone.
+    let gone: HashSet<&BlobId> = gone.iter().filter(|id| !walk.structure().contains(*id)).collect();
     let keep = walk.kept();
     let options = SweepOptions { garbage_percent: 0, shred: true };
     let report = sweep.run(&|id| keep.contains(id) && !gone.contains(id), options)?;
@@ -191,11 +193,12 @@ fn rest(layout: &Layout, done: &mut Done) -> Result<()> {
         layout.wal().join("torn"),
         layout.wal().join("repaired"),
         layout.last_recovery(),
-        layout.daemon_log(),
         layout.older_daemon_log(),
     ] {
         shred_all(&path)?;
     }
+    // Who carries this out may write to it, and goes on doing so.
+    empty(&layout.daemon_log())?;
     atomic::sync_dir(&layout.meta()).or_else(missing)?;
     atomic::sync_dir(layout.dir()).or_else(missing)
 }
@@ -238,7 +241,29 @@ fn shred_at(storage: &dyn Storage, path: &Path) -> Result<()> {
     remove(storage, path)
 }
 
-/// The same for a file or a whole directory of the host; links are not followed.
+/// Overwrites a file of the host, durably.
+fn overwrite(path: &Path) -> io::Result<std::fs::File> {
+    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    let (len, mut at) = (file.metadata()?.len(), 0);
+    let zeros = vec![0; ZEROS];
+    while at < len {
+        let part = zeros.get(..usize::try_from((len - at).min(ZEROS as u64)).unwrap_or(ZEROS)).unwrap_or(&zeros);
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// Overwrites a file of the host and cuts it to nothing; one that is missing is none.
+fn empty(path: &Path) -> Result<()> {
+    match overwrite(path).and_then(|file| file.set_len(0)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(format!("cannot overwrite {}", path.display()), e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The same as [`shred_at`] for a file or a whole directory of the host; links are not followed.
 fn shred_all(path: &Path) -> Result<()> {
     let doing = || format!("cannot remove {}", path.display());
     let kind = match std::fs::symlink_metadata(path) {
@@ -251,21 +276,9 @@ fn shred_all(path: &Path) -> Result<()> {
         }
         return std::fs::remove_dir(path).doing(doing);
     }
-    if kind.is_file() && !kind.is_socket() {
-        let overwrite = || -> io::Result<()> {
-            use std::io::Write;
-            let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
-            let mut left = file.metadata()?.len();
-            let zeros = vec![0; ZEROS];
-            while left > 0 {
-                let part = zeros.get(..usize::try_from(left.min(ZEROS as u64)).unwrap_or(ZEROS)).unwrap_or(&zeros);
-                file.write_all(part)?;
-                left -= part.len() as u64;
-            }
-            file.sync_data()
-        };
+    if kind.is_file() {
         // Best effort: change files of Pijul are read-only.
-        if let Err(e) = overwrite() {
+        if let Err(e) = overwrite(path) {
             tracing::warn!("{} goes without being overwritten: {e}", path.display());
         }
     }

@@ -28,7 +28,7 @@ pub struct Intent {
     pub inodes: Vec<Ino>,
     /// Blobs that go although states name them, with their lengths.
     pub blobs: Vec<(BlobId, u32)>,
-    /// The version whose state stays as it is.
+    /// Given, the checkpoint's state stays as it is, and so does this version's where it is the same one. 0 is no version.
     pub keep: Option<VersionSeq>,
 }
 
@@ -40,14 +40,33 @@ fn crc(store: StoreId, head: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// The format version that it says it has.
+fn form(bytes: &[u8]) -> Option<u32> {
+    (bytes.get(..8)? == MAGIC).then_some(u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?))
+}
+
 impl Intent {
+    /// Does a version keep its state? Only where that is the newest one, which stays: where nothing changed since but files without a name or
+    /// without history, the last version is an old one like the others. (An older ize wrote the number of the last version in any case.)
+    #[must_use]
+    pub fn keeps(&self, version: VersionSeq, root: &BlobId, newest: Option<&BlobId>) -> bool {
+        self.keep == Some(version) && newest == Some(root)
+    }
+
     /// What has begun, if something has.
     ///
     /// # Errors
-    /// `Damage` when its bytes are wrong; I/O errors.
+    /// `Damage` when its bytes are wrong, `Refused` when a newer ize wrote it; I/O errors.
     pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Option<Self>> {
         let read = read_small(storage, path, MAX).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
         let Some(bytes) = read else { return Ok(None) };
+        if let Some(form) = form(&bytes).filter(|form| *form > FORMAT) {
+            return Err(Error::new(
+                Class::Refused,
+                format!("a purge was begun by a newer ize ({} has format version {form})", path.display()),
+            )
+            .hint("use that one: it brings the purge to its end"));
+        }
         Self::decode(&bytes, store).map(Some).map_err(|why| {
             Error::new(Class::Damage, format!("{}, which says what is being purged, cannot be used: {why}", path.display()))
                 .hint("an intact copy of it mends that; without one, remove it and order the purge again")
@@ -57,10 +76,7 @@ impl Intent {
     fn decode(bytes: &[u8], store: StoreId) -> Result<Self, String> {
         let (head, body) = bytes.split_at_checked(HEAD).ok_or("it is too short")?;
         let number = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
-        if number(8) != FORMAT && head.get(..8) == Some(MAGIC) {
-            return Err(format!("its format version {} is not known to this version of ize", number(8)));
-        }
-        if head.get(..8) != Some(MAGIC) || number(12) as usize != body.len() || number(16) != crc(store, &head[..16], body) {
+        if form(bytes) != Some(FORMAT) || number(12) as usize != body.len() || number(16) != crc(store, &head[..16], body) {
             return Err("its checksum is wrong (or it is another store's)".to_owned());
         }
         match postcard::take_from_bytes(body) {
@@ -72,9 +88,14 @@ impl Intent {
     /// Puts it there, durably.
     ///
     /// # Errors
-    /// I/O errors.
+    /// `Refused` when it is too long; I/O errors.
     pub fn write(&self, storage: &dyn Storage, path: &Path, store: StoreId) -> Result<()> {
         let body = postcard::to_stdvec(self).map_err(|e| Error::new(Class::Failed, format!("cannot say what is to be purged: {e}")))?;
+        if (HEAD + body.len()) as u64 > MAX {
+            return Err(
+                Error::new(Class::Refused, "too much is to be purged at a time").hint("name some of the paths now, the others after that")
+            );
+        }
         let mut bytes = Vec::with_capacity(HEAD + body.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -117,5 +138,20 @@ mod tests {
             assert!(Intent::decode(&wrong, store).is_err(), "bit {bit}");
         }
         assert!((0..bytes.len()).all(|len| Intent::decode(&bytes[..len], store).is_err()));
+        // A newer one is nothing to remove.
+        let mut newer = bytes.clone();
+        newer[8] = 2;
+        disk.remove(path).unwrap();
+        disk.create_new(path).unwrap().write_at(&[&newer], 0).unwrap();
+        let e = Intent::read(&disk, path, store).unwrap_err();
+        assert!(e.class == Class::Refused && e.to_string().contains("format version 2"), "{e}");
+    }
+
+    #[test]
+    fn only_the_newest_state_is_kept_whatever_the_last_version_is() {
+        let (newest, older) = (BlobId([1; 32]), BlobId([2; 32]));
+        let intent = Intent { keep: Some(VersionSeq(7)), ..Intent::default() };
+        assert!(intent.keeps(VersionSeq(7), &newest, Some(&newest)) && !intent.keeps(VersionSeq(7), &older, Some(&newest)));
+        assert!(!intent.keeps(VersionSeq(6), &newest, Some(&newest)) && !Intent::default().keeps(VersionSeq(7), &newest, Some(&newest)));
     }
 }

@@ -6,12 +6,13 @@
 
 mod finish;
 mod intent;
+mod logged;
 mod select;
 mod states;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub(crate) use finish::shred;
@@ -22,6 +23,8 @@ pub use select::Paths;
 use self::select::Selected;
 use self::states::{Probe, Rewriter};
 use super::core::Core;
+use super::prune::Walk;
+use crate::blobs::{Blobs, purged};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{BlobId, StoreId, Time, VersionSeq};
@@ -37,14 +40,17 @@ use crate::wal::{self, Bounds};
 /// What is to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Paths from the root: files, links, directories with all below; they need not exist now. Empty where blobs are named.
+    /// Paths from the root: files, links, directories with all below; they need not exist now. Empty where blobs are named, or nothing is.
     pub paths: Vec<Vec<u8>>,
-    /// Blobs: the entries of files that hold them stay, their bytes go.
+    /// Blobs: the entries of files that hold them stay, their bytes go. Without blobs and paths only what no state names goes, as it does in
+    /// any case.
     pub blobs: Vec<BlobId>,
     /// The newest state keeps what it has.
     pub keep_current: bool,
     /// The bytes go from other files that hold them, too.
     pub everywhere: bool,
+    /// Other files that hold some of the bytes keep them.
+    pub leave_others: bool,
     /// Why, for `meta/purged`.
     pub reason: String,
 }
@@ -71,12 +77,24 @@ pub struct Preview {
     pub last: Option<Holding>,
     /// Files, links and directories.
     pub inodes: u64,
+    /// Files without a name in any state, which were open and unlinked when a version was made.
+    pub unlinked: u64,
     /// Every path that they have or had; what is below one of them is left out.
     pub paths: Paths,
+    /// Those of them that go only because of what the log says: they stood at a path, or in a directory, between two versions.
+    pub by_log: Paths,
     /// Paths of other files that hold the same bytes.
     pub others: Paths,
     /// Whether the newest state has some of it.
     pub in_newest: bool,
+    /// Those of the paths that no state names, and the log does.
+    pub logged: Vec<Vec<u8>>,
+    /// Segments with operations on them, or on what else stood at a path.
+    pub logged_segments: u64,
+    /// Some of the log cannot be read: what it says of the paths is not known.
+    pub log_damaged: bool,
+    /// Blobs that no state names, and the bytes that they take in the packs; counted where nothing else was asked for.
+    pub garbage: Option<(u64, u64)>,
     /// Segments of the log that go, and their bytes.
     pub segments: (u64, u64),
     /// Whether there is a Pijul repository, which is made anew.
@@ -106,7 +124,7 @@ impl Purge {
     /// Takes the project, makes versions of everything in it, and finds what would go.
     ///
     /// # Errors
-    /// `Busy` while it is mounted; `NotFound` when no version has it; `Refused` for a project whose import has not ended; what recovery says.
+    /// `Busy` while it is mounted; `NotFound` when neither a state nor the log has a path, or no file a blob; `Refused` for a project whose import has not ended; what recovery says.
     pub fn prepare(project: &Project, settings: &Settings, request: &Request) -> Result<Self> {
         if Importing::read(&project.layout)?.is_some() {
             return Err(Error::new(Class::Refused, "an import into the project was interrupted, and would bring back what is purged")
@@ -182,8 +200,48 @@ fn begin(core: Core, intent: &Intent) -> Result<()> {
     intent.write(&*core.storage, &core.layout.purging(), core.store)
 }
 
+fn nowhere(path: &[u8], log_damaged: bool) -> Error {
+    let path = crate::cli::output::name(path);
+    let damaged = if log_damaged { ", some of which cannot be read" } else { "" };
+    Error::new(Class::NotFound, format!("neither a version nor the log{damaged} names {path}")).hint(
+        "`ize history` lists what there was; `ize purge --garbage` overwrites everything that no version holds: what was thinned out, \
+         what came and went between two versions, the log",
+    )
+}
+
+fn walked<'a>(blobs: &'a Blobs, roots: &[BlobId]) -> Result<Walk<'a>> {
+    let mut walk = Walk::new(blobs);
+    roots.iter().try_for_each(|root| walk.state(root))?;
+    Ok(walk)
+}
+
+/// Why blobs may not go although nobody is to keep them: states are made of one.
+fn structure(blobs: &Blobs, roots: &[BlobId], gone: &HashMap<BlobId, u32>) -> Result<Option<Error>> {
+    if gone.is_empty() {
+        return Ok(None);
+    }
+    let walk = walked(blobs, roots)?;
+    Ok(gone.keys().filter(|id| walk.structure().contains(*id)).min().map(|id| {
+        Error::new(Class::Refused, format!("blob {id} cannot go: a file holds the very bytes of which a directory of some version is made"))
+            .hint("name the paths of the files that hold it, all of them: they go, and the directory stays")
+    }))
+}
+
+/// Blobs that no state names, and the bytes that they take.
+fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
+    let (keep, mut found) = (walked(blobs, roots)?.kept(), (0, 0));
+    blobs.each_stored(&mut |id, bytes| {
+        if !keep.contains(id) {
+            found = (found.0 + 1, found.1 + bytes);
+        }
+    })?;
+    Ok(found)
+}
+
 fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error>)> {
     let blobs = &*core.blobs;
+    // Said now: a purge that has begun could not end.
+    purged::read(&*core.storage, &core.layout.purged(), core.store)?;
     let (mut versions, newest, kept) = {
         let history = core.history();
         let all: Result<Vec<_>> =
@@ -194,26 +252,44 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let mut seen = std::collections::HashSet::new();
     roots.retain(|root| seen.insert(*root));
     let by_path = !request.paths.is_empty();
-    let Selected { inodes, paths, others, shared, in_newest, .. } = if by_path {
-        select::by_paths(blobs, &roots, newest.as_ref(), &request.paths)?
+    let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
+    let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, .. } = if by_path {
+        let mut logged = logged::at_paths(core, &request.paths)?;
+        let below = &mut |inodes: &mut BTreeSet<_>| logged::add_contents(core, inodes);
+        let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, &logged.inodes, below)?;
+        preview.log_damaged = !logged.whole;
+        for (path, (found, logged)) in request.paths.iter().zip(selected.found.iter().zip(&logged.named)) {
+            match (found, logged) {
+                (true, _) => {}
+                (false, true) => preview.logged.push(path.clone()),
+                (false, false) => return Err(nowhere(path, preview.log_damaged)),
+            }
+        }
+        if !preview.logged.is_empty() {
+            logged::add_segments(core, &selected.all, &mut logged.segments)?;
+            preview.logged_segments = logged.segments.len() as u64;
+        }
+        selected
+    } else if request.blobs.is_empty() {
+        preview.garbage = Some(garbage(blobs, &roots)?);
+        Selected { nameless: select::nameless(blobs, &roots)?, ..Selected::default() }
     } else {
         select::by_blobs(blobs, &roots, newest.as_ref(), &request.blobs)?
     };
-    if by_path && inodes.is_empty() {
-        return Err(Error::new(Class::NotFound, "no version has anything at that path").hint("`ize history` lists what there was"));
-    }
+    let by_blob = !request.blobs.is_empty() && !by_path;
     if let Some(missing) = request.blobs.iter().find(|id| !shared.contains_key(*id)) {
         return Err(Error::new(Class::NotFound, format!("no file of any version holds blob {missing} as a piece"))
-            .hint("name the path of the file: what only the log names goes with it"));
+            .hint("name the path of the file, or say --garbage: what no version holds goes with either"));
     }
+    let is_newest = |(root, v): &(BlobId, Holding)| v.seq == kept && newest == Some(*root);
+    let keep = if versions.iter().any(is_newest) { kept } else { VersionSeq(0) };
     if request.keep_current {
-        versions.retain(|(_, v)| v.seq != kept);
+        versions.retain(|version| !is_newest(version));
     }
-    let nothing = std::collections::HashMap::new();
+    let nothing = HashMap::new();
     let probe = Probe(blobs);
-    let mut rewriter = Rewriter::new(&probe, &inodes, if by_path { &nothing } else { &shared });
-    let mut preview =
-        Preview { inodes: inodes.len() as u64, paths, others, in_newest, pijul: core.layout.pijul().exists(), ..Preview::default() };
+    let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
+    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, by_log, others, in_newest, ..preview };
     for (root, version) in versions {
         if rewriter.state(&root)?.touched {
             preview.versions += 1;
@@ -223,16 +299,22 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let log = core.log.usage();
     preview.segments = (log.segments, log.bytes);
-    let goes = !by_path || request.everywhere;
-    let refusal = (by_path && !request.everywhere && !preview.others.listed.is_empty()).then(|| {
-        Error::new(Class::Refused, "other files hold the same bytes, and would keep them").hint("name them too, or say --everywhere")
-    });
+    let goes = by_blob || request.everywhere;
+    let settled = request.everywhere || request.leave_others || preview.others.listed.is_empty();
+    let refusal = if by_path && !settled {
+        let why = Error::new(Class::Refused, "other files hold the same bytes, and would keep them");
+        Some(why.hint("name them too, or say --everywhere (they lose these bytes) or --leave-others (they keep them)"))
+    } else if goes {
+        structure(blobs, &roots, &shared)?
+    } else {
+        None
+    };
     let intent = Intent {
         time: Time::now(),
         reason: request.reason.clone(),
-        inodes: inodes.into_iter().collect::<BTreeSet<_>>().into_iter().collect(),
+        inodes: inodes.union(&nameless).copied().collect(),
         blobs: if goes { shared.into_iter().collect() } else { Vec::new() },
-        keep: request.keep_current.then_some(kept),
+        keep: request.keep_current.then_some(keep),
     };
     Ok((intent, preview, refusal))
 }

@@ -1,11 +1,13 @@
-//! Finds what a purge means: the inodes that ever stood at a path or below it, every other place of theirs, and who else holds their bytes.
+//! Finds what a purge means: the inodes that ever stood at a path or below it, every other place of theirs, and who else holds their bytes;
+//! what has no name anywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::states::{Rewriter, subdir};
 use crate::error::Result;
 use crate::ids::{BlobId, Ino};
-use crate::tree::{BlobRead, TreeError, decode_blob, dir_entries, file_pieces, load_state};
+use crate::tree::path::{join, split};
+use crate::tree::{BlobRead, TreeError, decode_blob, file_pieces, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
 
@@ -34,10 +36,18 @@ impl Paths {
 /// What goes.
 #[derive(Debug, Default)]
 pub(super) struct Selected {
-    /// Inodes at the paths, and everything that ever was below them.
+    /// Inodes that stood at the paths, and everything that ever was below them, as far as states have them.
     pub inodes: BTreeSet<Ino>,
+    /// The same with those that no state has.
+    pub all: BTreeSet<Ino>,
+    /// Inodes without a name in any state: nobody can ever reach them again, but the bytes that they hold are there.
+    pub nameless: BTreeSet<Ino>,
+    /// Which of the paths a state names.
+    pub found: Vec<bool>,
     /// Paths that they ever had, those below others of them left out.
     pub paths: Paths,
+    /// Those of the paths whose files only the log has at a purged path, or in a purged directory.
+    pub by_log: Paths,
     /// Their bytes: chunks and lengths.
     pub chunks: HashMap<BlobId, u32>,
     /// Paths of other files that hold some of these bytes.
@@ -100,26 +110,25 @@ impl Walk<'_> {
     }
 }
 
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
-}
-
 fn walk(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut See<'_>) -> Result<(), TreeError> {
     let mut walk = Walk { blobs, seen: HashSet::new(), states: HashSet::new() };
     roots.iter().try_for_each(|root| walk.state(root, see))
 }
 
+/// What is shown a node, and whether it has a name.
+type SeeNode<'s> = dyn FnMut(Ino, &Node, bool) -> Result<(), TreeError> + 's;
+
 /// Nodes that stand in inode tables: files with several names, and those without one.
-fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut dyn FnMut(Ino, &Node) -> Result<(), TreeError>) -> Result<(), TreeError> {
+fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut SeeNode<'_>) -> Result<(), TreeError> {
     let mut seen = HashSet::new();
     for root in roots {
         let state = load_state(blobs, root)?;
         let mut failed = Ok(());
         inode_table::walk_nodes(blobs, &state, &mut |id| seen.insert(*id), &mut |ino, entry| {
-            if let InodeEntry::Node(node, _) = entry
+            if let InodeEntry::Node(node, names) = entry
                 && failed.is_ok()
             {
-                failed = see(ino, node);
+                failed = see(ino, node, !names.is_empty());
             }
         })?;
         failed?;
@@ -137,68 +146,88 @@ fn chunks_of(blobs: &dyn BlobRead, node: &Node, into: &mut HashMap<BlobId, u32>)
     Ok(())
 }
 
-/// An entry on the way down: its inode, and its entries when it is a directory.
-type Step = (Ino, Option<BlobId>);
-
-/// Inodes that ever stood at these paths.
-fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result<BTreeSet<Ino>, TreeError> {
-    let mut found = BTreeSet::new();
-    for path in paths {
-        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
-        // By directory and depth: most versions share most of the way.
-        let mut known: HashMap<(BlobId, usize), Option<Step>> = HashMap::new();
-        for root in roots {
-            let Content::Directory(mut dir) = load_state(blobs, root)?.root.content else { continue };
-            for (depth, part) in parts.iter().enumerate() {
-                let here = match known.get(&(dir, depth)) {
-                    Some(here) => *here,
-                    None => {
-                        let entries = dir_entries(blobs, &dir)?;
-                        let at = entries.binary_search_by(|e| e.name.as_slice().cmp(part)).ok();
-                        let here = at.and_then(|at| entries.get(at)).map(|e| (e.ino, subdir(e)));
-                        known.insert((dir, depth), here);
-                        here
-                    }
-                };
-                match here {
-                    Some((ino, _)) if depth + 1 == parts.len() => _ = found.insert(ino),
-                    Some((_, Some(below))) => dir = below,
-                    Some((_, None)) | None => break,
-                }
-            }
-        }
+/// Inodes that ever stood at these paths, and at which of them there was one.
+fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result<(BTreeSet<Ino>, Vec<bool>), TreeError> {
+    let (mut inodes, mut found) = (BTreeSet::new(), vec![false; paths.len()]);
+    let mut wanted: HashMap<&[u8], Vec<(&[u8], usize)>> = HashMap::new();
+    for (n, path) in paths.iter().enumerate() {
+        let (dir, name) = split(path);
+        wanted.entry(dir).or_default().push((name, n));
     }
-    Ok(found)
+    walk(blobs, roots, &mut |_, path, entry| {
+        for (_, n) in wanted.get(path).into_iter().flatten().filter(|(name, _)| *name == entry.name) {
+            inodes.insert(entry.ino);
+            found.iter_mut().skip(*n).take(1).for_each(|found| *found = true);
+        }
+        Ok(())
+    })?;
+    Ok((inodes, found))
 }
 
-/// What goes with these paths. The roots are those of all versions; `newest` is the state of now.
-pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, paths: &[Vec<u8>]) -> Result<Selected> {
-    let mut selected = Selected { inodes: at_paths(blobs, roots, paths)?, ..Selected::default() };
-    // What was below them, also while they had other names; and what was below that.
+/// Adds what was ever in the directories among `inodes`, as states have it and as `below` says.
+fn grow(
+    blobs: &dyn BlobRead,
+    roots: &[BlobId],
+    inodes: &mut BTreeSet<Ino>,
+    below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
+) -> Result<()> {
     loop {
-        let before = selected.inodes.len();
-        let inodes = &mut selected.inodes;
+        let before = inodes.len();
+        below(inodes)?;
         walk(blobs, roots, &mut |dir, _, entry| {
             if inodes.contains(&dir) {
                 inodes.insert(entry.ino);
             }
             Ok(())
         })?;
-        if selected.inodes.len() == before {
-            break;
+        if inodes.len() == before {
+            return Ok(());
         }
     }
-    let (inodes, chunks, listed) = (&selected.inodes, &mut selected.chunks, &mut selected.paths);
+}
+
+/// What goes with these paths. The roots are those of all versions; `newest` is the state of now. `logged` are inodes that the log has at the
+/// paths; `below` adds what the log says was in the directories among inodes.
+pub(super) fn by_paths(
+    blobs: &dyn BlobRead,
+    roots: &[BlobId],
+    newest: Option<&BlobId>,
+    paths: &[Vec<u8>],
+    logged: &BTreeSet<Ino>,
+    below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
+) -> Result<Selected> {
+    let (mut inodes, found) = at_paths(blobs, roots, paths)?;
+    // What was below them, also while they had other names; and what was below that.
+    grow(blobs, roots, &mut inodes, &mut |_| Ok(()))?;
+    let by_states = inodes.clone();
+    inodes.extend(logged);
+    grow(blobs, roots, &mut inodes, below)?;
+    let mut selected = Selected { inodes, found, ..Selected::default() };
+    let (inodes, chunks, listed, by_log) = (&selected.inodes, &mut selected.chunks, &mut selected.paths, &mut selected.by_log);
+    let mut there = BTreeSet::new();
     walk(blobs, roots, &mut |dir, path, entry| {
         if inodes.contains(&entry.ino) {
+            there.insert(entry.ino);
             if !inodes.contains(&dir) {
-                listed.add(join(path, &entry.name));
+                let path = join(path, &entry.name);
+                if !by_states.contains(&entry.ino) {
+                    by_log.add(path.clone());
+                }
+                listed.add(path);
             }
             entry.node.iter().try_for_each(|node| chunks_of(blobs, node, chunks))?;
         }
         Ok(())
     })?;
-    tables(blobs, roots, &mut |ino, node| if inodes.contains(&ino) { chunks_of(blobs, node, chunks) } else { Ok(()) })?;
+    tables(blobs, roots, &mut |ino, node, _| {
+        if !inodes.contains(&ino) {
+            return Ok(());
+        }
+        there.insert(ino);
+        chunks_of(blobs, node, chunks)
+    })?;
+    selected.all = std::mem::replace(&mut selected.inodes, there);
+    selected.nameless = nameless(blobs, roots)?.difference(&selected.inodes).copied().collect();
     others(blobs, roots, &mut selected)?;
     if let Some(newest) = newest {
         let (inodes, found) = (&selected.inodes, &mut selected.in_newest);
@@ -208,6 +237,27 @@ pub(super) fn by_paths(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
         })?;
     }
     Ok(selected)
+}
+
+/// Inodes that have no name in any state: files that were open and unlinked when a version was made.
+pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<BTreeSet<Ino>, TreeError> {
+    let (mut inodes, mut named) = (BTreeSet::new(), BTreeSet::new());
+    tables(blobs, roots, &mut |ino, _, has_name| {
+        if has_name {
+            named.insert(ino)
+        } else {
+            inodes.insert(ino)
+        };
+        Ok(())
+    })?;
+    if !inodes.is_empty() {
+        walk(blobs, roots, &mut |_, _, entry| {
+            inodes.remove(&entry.ino);
+            Ok(())
+        })?;
+    }
+    inodes.retain(|ino| !named.contains(ino));
+    Ok(inodes)
 }
 
 /// What goes with these blobs: nothing but they.
@@ -225,7 +275,7 @@ pub(super) fn by_blobs(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
 
 /// Files that do not go and hold some of the chunks.
 fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Result<(), TreeError> {
-    let (inodes, chunks) = (&selected.inodes, &selected.chunks);
+    let (inodes, nameless, chunks) = (&selected.inodes, &selected.nameless, &selected.chunks);
     if chunks.is_empty() {
         return Ok(());
     }
@@ -243,8 +293,8 @@ fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Re
         Ok(shares)
     };
     let mut linked: HashSet<Ino> = HashSet::new();
-    tables(blobs, roots, &mut |ino, node| {
-        if !inodes.contains(&ino) && share(node)? {
+    tables(blobs, roots, &mut |ino, node, _| {
+        if !inodes.contains(&ino) && !nameless.contains(&ino) && share(node)? {
             linked.insert(ino);
         }
         Ok(())

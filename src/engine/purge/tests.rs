@@ -6,7 +6,7 @@ use rand::prelude::*;
 
 use super::select::LISTED;
 use super::*;
-use crate::blobs::{BlobState, Blobs, OpenMode};
+use crate::blobs::{BlobState, OpenMode};
 use crate::engine::states::Store;
 use crate::engine::tests::{Dump, STORE, Seen, now, open, step};
 use crate::ids::Ino;
@@ -15,6 +15,7 @@ use crate::tree::BlobRead;
 use crate::tree::testing::dump;
 use crate::versions::check::log::check as check_versions;
 use crate::versions::check::{Checker, Whose};
+use crate::versions::node::Content;
 
 /// Every version's state by its change id, and the newest one.
 fn states(disk: &SimDisk) -> BTreeMap<String, Dump> {
@@ -45,7 +46,7 @@ fn without(state: &Dump, inodes: &BTreeSet<Ino>) -> Dump {
 fn assert_sound(disk: &SimDisk) {
     let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
     let blobs = store.blobs();
-    let length = |id: &BlobId| Ok(blobs.contains(id).unwrap());
+    let length = |id: &BlobId| Ok(blobs.contains(id).unwrap().or_else(|| blobs.purged(id).map(|(_, len)| u64::from(len))));
     let reader: &dyn BlobRead = &**blobs;
     let mut checker = Checker::new(reader, &length, Some(store.checkpoint().next_ino));
     for version in store.versions().iter() {
@@ -60,7 +61,7 @@ fn assert_sound(disk: &SimDisk) {
 }
 
 /// A store with a history, closed.
-fn history(seed: u64, steps: u32) -> (SimDisk, Core) {
+fn history(seed: u64, steps: u32) -> (SimDisk, Core, Seen) {
     let disk = SimDisk::new();
     let core = open(&disk, false, true).unwrap();
     let mut rng = StdRng::seed_from_u64(seed);
@@ -69,14 +70,14 @@ fn history(seed: u64, steps: u32) -> (SimDisk, Core) {
         step(&core, &mut rng, &mut seen).unwrap();
     }
     core.close().unwrap();
-    (disk, core)
+    (disk, core, seen)
 }
 
 #[test]
 fn every_state_is_what_it_was_without_what_was_purged() {
     let mut purged = 0;
     for seed in 0..12 {
-        let (disk, core) = history(seed, 150);
+        let (disk, core, _) = history(seed, 150);
         let before = states(&disk);
         let mut rng = StdRng::seed_from_u64(seed);
         let paths: BTreeSet<Vec<u8>> = before.values().flat_map(|d| d.keys()).filter(|p| !p.is_empty()).cloned().collect();
@@ -113,16 +114,124 @@ fn every_state_is_what_it_was_without_what_was_purged() {
     assert!(purged > 30, "too little to say anything: {purged}");
 }
 
+/// Inodes that stood at a path in one of these states, or in a directory that did, or in one that was in such a one.
+fn stood_at(seen: &Seen, path: &[u8]) -> BTreeSet<Ino> {
+    let mut found = BTreeSet::new();
+    loop {
+        let before = found.len();
+        for (_, state) in &seen.states {
+            for (at, text) in state.iter().filter(|(at, _)| !at.is_empty()) {
+                let above = state.get(crate::tree::path::split(at).0).map(|dir| ino_of(dir));
+                if at == path || above.is_some_and(|dir| found.contains(&dir)) {
+                    found.insert(ino_of(text));
+                }
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// The log tells of names that no version has; who never stood at a path or below it keeps what it is.
 #[test]
-fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end() {
-    let secret = b"a secret that must go, 0123456789 ".repeat(3000);
+fn nothing_goes_that_never_stood_where_it_was_named() {
+    let (mut named, mut logged, mut more) = (0, 0, 0);
+    for seed in 0..60 {
+        let (_, core, seen) = history(seed, 60);
+        let nothing = BTreeSet::new();
+        let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
+        let nameless = select::nameless(&*core.blobs, &roots).unwrap();
+        let paths: BTreeSet<&Vec<u8>> = seen.states.iter().flat_map(|(_, state)| state.keys()).filter(|path| !path.is_empty()).collect();
+        for path in paths {
+            let stood = stood_at(&seen, path);
+            let request = Request { paths: vec![path.clone()], ..Request::default() };
+            let (intent, preview, _) = match plan(&core, &request) {
+                Ok(plan) => plan,
+                Err(e) => {
+                    assert_eq!(e.class, Class::NotFound, "seed {seed}, {}: {e}", path.escape_ascii());
+                    continue;
+                }
+            };
+            assert!(
+                intent.inodes.iter().all(|ino| stood.contains(ino) || nameless.contains(ino)),
+                "seed {seed}, {}: {:?} of {stood:?}",
+                path.escape_ascii(),
+                intent.inodes
+            );
+            let states = select::by_paths(&*core.blobs, &roots, None, &request.paths, &nothing, &mut |_| Ok(())).unwrap();
+            assert!(states.inodes.iter().all(|ino| intent.inodes.contains(ino)), "seed {seed}, {}", path.escape_ascii());
+            named += 1;
+            logged += preview.logged.len();
+            more += intent.inodes.iter().filter(|ino| !states.inodes.contains(ino) && !nameless.contains(ino)).count();
+        }
+    }
+    assert!(named > 100 && logged > 10 && more > 10, "too little to say anything: {named}, {logged}, {more}");
+}
+
+fn commit(core: &Core) {
+    core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None).unwrap();
+    core.replay(true).unwrap();
+}
+
+/// A file may hold the very bytes of a directory's blob, of a state's: with them the state would go.
+#[test]
+fn bytes_that_states_are_made_of_never_go() {
     let disk = SimDisk::new();
     let core = open(&disk, false, true).unwrap();
     let caller = Caller { pid: 0, uid: 1, gid: 1 };
-    let commit = |core: &Core| {
-        core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None).unwrap();
-        core.replay(true).unwrap();
-    };
+    let fs = &core.fs;
+    let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    let file = fs.create(&caller, dir, b"file", 0o644, true).unwrap().ino;
+    fs.write(&caller, file, 0, b"some bytes", false).unwrap();
+    commit(&core);
+    let root = core.history().checkpoint.root.unwrap();
+    let Content::Directory(top) = crate::tree::load_state(&*core.blobs, &root).unwrap().root.content else { panic!("an empty state") };
+    let (id, other) = (top, BlobId::of(b"some bytes"));
+    for name in ["a", "b"] {
+        let copy = fs.create(&caller, Ino::ROOT, name.as_bytes(), 0o644, true).unwrap().ino;
+        fs.write(&caller, copy, 0, &core.blobs.get(&id).unwrap(), false).unwrap();
+    }
+    commit(&core);
+    core.close().unwrap();
+    let before = states(&disk);
+    for request in [
+        Request { blobs: vec![other, id], ..Request::default() },
+        Request { paths: vec![b"a".to_vec()], everywhere: true, ..Request::default() },
+    ] {
+        let (intent, _, refusal) = plan(&core, &request).unwrap();
+        let refusal = refusal.unwrap();
+        assert!(refusal.class == Class::Refused && refusal.to_string().contains(&id.to_string()), "{refusal}");
+        assert!(intent.blobs.iter().any(|(blob, _)| *blob == id));
+    }
+    // An older ize may have begun it all the same.
+    let (intent, ..) = plan(&core, &Request { blobs: vec![other, id], ..Request::default() }).unwrap();
+    begin(core, &intent).unwrap();
+    finish(&disk.shared(), &Layout::new("/p"), STORE, true).unwrap().unwrap();
+    let (blobs, _) = Blobs::open(disk.shared(), Layout::new("/p").blobs(), STORE, OpenMode::ReadOnly).unwrap();
+    assert_eq!((blobs.verify(&id), blobs.verify(&other)), (BlobState::Sound, BlobState::Missing));
+    let after = states(&disk);
+    let is_purged = |text: &String| text.ends_with(&format!("purged {other}"));
+    for (id, was) in &before {
+        let same = after[id].iter().all(|(path, text)| was.get(path) == Some(text) || (path == b"dir/file" && is_purged(text)));
+        assert!(same && was.len() == after[id].len(), "{id}");
+    }
+    assert_sound(&disk);
+    // Nothing of this kind stands in the way of a path alone.
+    let core = open(&disk, true, true).unwrap();
+    let (.., refusal) = plan(&core, &Request { paths: vec![b"a".to_vec(), b"b".to_vec()], ..Request::default() }).unwrap();
+    assert!(refusal.is_none());
+}
+
+const SECRET: &[u8] = b"a secret that must go";
+
+/// A purge of a small history, with a crash at every call of it. With `names_go` it is that of the request, and the file goes with its names;
+/// else that of all its pieces: it stays, and they go.
+fn crash_everywhere(request: &Request, names_go: bool) {
+    let secret = [SECRET, b", 0123456789 "].concat().repeat(3000);
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
     let fs = &core.fs;
     let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
     let file = fs.create(&caller, dir, b"secret", 0o644, true).unwrap().ino;
@@ -137,11 +246,15 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
     core.close().unwrap();
     let layout = Layout::new("/p");
     let before = states(&disk);
-    let (intent, ..) = plan(&core, &Request { paths: vec![b"dir/secret".to_vec()], ..Request::default() }).unwrap();
     let chunks: Vec<BlobId> = {
         let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
-        select::by_paths(&*core.blobs, &roots, None, &[b"moved".to_vec()]).unwrap().chunks.into_keys().collect()
+        let moved = [b"moved".to_vec()];
+        let found = select::by_paths(&*core.blobs, &roots, None, &moved, &BTreeSet::new(), &mut |_| Ok(())).unwrap();
+        found.chunks.into_keys().collect()
     };
+    let request = if names_go { request.clone() } else { Request { blobs: chunks.clone(), ..request.clone() } };
+    let (intent, _, refusal) = plan(&core, &request).unwrap();
+    assert!(refusal.is_none());
     assert!(!chunks.is_empty());
     let ready = disk.kill();
     begin(core, &intent).unwrap();
@@ -154,6 +267,13 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
     assert_ne!(before, after);
     let settled = |disk: &SimDisk, purged: bool, place: &str| {
         let finished = finish(&disk.shared(), &layout, STORE, false).unwrap_or_else(|e| panic!("{place}: {e}"));
+        if finished.is_some() {
+            // What it said to have ended stays ended when power is lost, also where an earlier process did some of it.
+            let lost = disk.crash(7);
+            assert!(finish(&lost.shared(), &layout, STORE, false).unwrap().is_none(), "{place}");
+            assert!(states(&lost) == after, "{place}: not durable");
+            assert_sound(&lost);
+        }
         let core = open(disk, false, true).unwrap_or_else(|e| panic!("{place}: {e}"));
         core.close().unwrap();
         drop(core);
@@ -167,7 +287,8 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
                 for name in disk.shared().list(&dir).unwrap() {
                     let bytes = disk.file_bytes(&dir.join(&name)).unwrap();
                     let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
-                    assert!(!holds(b"a secret that must go") && !holds(b"moved"), "{place}: in {}", name.display());
+                    let found = holds(SECRET) || (names_go && holds(b"moved"));
+                    assert!(!found, "{place}: in {}", name.display());
                 }
             }
         }
@@ -191,4 +312,14 @@ fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end()
         settled(&disk.kill(), begun, &format!("killed at call {call} of its beginning"));
         settled(&disk.crash(call), begun, &format!("power cut at call {call} of its beginning"));
     }
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_everything_or_a_purge_that_is_brought_to_its_end() {
+    crash_everywhere(&Request { paths: vec![b"dir/secret".to_vec()], ..Request::default() }, true);
+}
+
+#[test]
+fn a_crash_at_any_call_of_a_purge_of_blobs_leaves_everything_or_one_that_is_brought_to_its_end() {
+    crash_everywhere(&Request::default(), false);
 }

@@ -6,7 +6,6 @@ use serde_json::{Map, json};
 
 use super::filter::Filter;
 use super::finding::{self, Finding};
-use super::names::Names;
 use super::record::{Seen, hex_lines, hex_word};
 use super::spool::Spool;
 use super::stats::Stats;
@@ -16,6 +15,7 @@ use crate::cli::output::fit::{self, Align};
 use crate::cli::output::times::{self, Clock};
 use crate::cli::output::{self, Out, Role};
 use crate::cli::session::Session;
+use crate::engine::names::Names;
 use crate::error::Result;
 use crate::ids::{Lsn, Time};
 use crate::project::units::show_size;

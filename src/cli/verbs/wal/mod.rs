@@ -8,7 +8,6 @@ pub mod filter;
 pub mod finding;
 pub mod follow;
 pub mod inspect;
-pub mod names;
 pub mod prune;
 pub mod record;
 pub mod repair;

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::detail;
 use super::filter::WhoRef;
-use super::names::Names;
 use crate::cli::output::times::Clock;
 use crate::cli::output::{self, Out, Role, fit, put_path};
+use crate::engine::names::Names;
 use crate::error::{Error, Result};
 use crate::ids::{Ino, Time};
 use crate::op::{Data, DecodeError, Decoded, Entry, Marker, Operation, ProcessKey, RenameMode, decode};

@@ -16,6 +16,7 @@ use crate::cli::args::WalRepairArgs;
 use crate::cli::output::times::Clock;
 use crate::cli::output::{self, Role};
 use crate::cli::session::Session;
+use crate::engine::purge;
 use crate::error::{Class, Error, Result};
 use crate::op::{Decoded, decode};
 use crate::project::lock::{self, Lock};
@@ -26,7 +27,7 @@ use crate::wal::repair::{self, MAX_LOST_SHOWN, Repair, Repaired};
 /// Says what would be cut and which operations are lost, asks, copies what changes, and cuts.
 ///
 /// # Errors
-/// What the word means; `Busy` when somebody has the project open; `Refused` without a yes; damage of the checkpoint; I/O errors.
+/// What the word means; `Busy` when somebody has the project open; `Refused` without a yes, and while a purge is half done; damage of the checkpoint; I/O errors.
 pub fn run(args: &WalRepairArgs, session: &mut Session) -> Result<()> {
     let target = find(args.word.as_deref(), session)?;
     let preview = plan(&target)?;
@@ -75,6 +76,15 @@ fn find(word: Option<&OsStr>, session: &Session) -> Result<Target> {
         && let Some(holder) = lock::held_by(layout)?
     {
         return Err(lock::busy(layout, holder.as_ref()));
+    }
+    // It only goes forward, and the next opening ends it before it reads the log, most of which goes with it. Until then a repair would set
+    // copies aside of what is to be nowhere.
+    if let Some(layout) = &target.layout
+        && purge::is_unfinished(&*target.storage, layout, target.store)?
+    {
+        let opens = target.project.as_ref().map_or_else(|| "`ize commit`".to_owned(), |p| format!("`ize commit {}`", p.identity.name));
+        return Err(Error::new(Class::Refused, "a purge of this project was interrupted, and comes first: most of the log goes with it")
+            .hint(format!("{opens} (or a mount) brings it to its end; if that says that the log is damaged, order this again")));
     }
     // Looking does without a checkpoint; a cut that does not know what is committed might go below that.
     if let Some(trouble) = &target.trouble {

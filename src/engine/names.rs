@@ -3,11 +3,13 @@
 //! An inode's path goes by its first name that is still there; once the last is gone, by that one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::engine::states::Store;
 use crate::ids::{Ino, Lsn, StoreId};
 use crate::op::{Operation, ProcessKey, ProcessRecord, RenameMode};
 use crate::project::Layout;
+use crate::storage::{Disk, Storage};
 use crate::tree::Tree;
 
 /// Directories above a path that are followed at most; more are no path of ours.
@@ -26,7 +28,7 @@ struct Known {
 #[derive(Debug)]
 enum Base {
     /// Not looked for: most commands need no name that the records do not tell.
-    Unasked(Layout, StoreId),
+    Unasked(Arc<dyn Storage>, Layout, StoreId),
     There(Box<Tree>),
     Nowhere,
 }
@@ -43,7 +45,16 @@ impl Names {
     /// Knows none yet; asks the versions of that project where the records do not tell.
     #[must_use]
     pub fn new(project: Option<(Layout, StoreId)>) -> Self {
-        let base = project.map_or(Base::Nowhere, |(layout, id)| Base::Unasked(layout, id));
+        Self::over(project.map_or(Base::Nowhere, |(layout, id)| Base::Unasked(Disk::shared(), layout, id)))
+    }
+
+    /// The same of a project on any disk.
+    #[must_use]
+    pub fn on(storage: Arc<dyn Storage>, layout: Layout, id: StoreId) -> Self {
+        Self::over(Base::Unasked(storage, layout, id))
+    }
+
+    fn over(base: Base) -> Self {
         Self { inodes: HashMap::new(), processes: HashMap::new(), base }
     }
 
@@ -114,8 +125,8 @@ impl Names {
         if ino == Ino::ROOT || self.inodes.contains_key(&ino) {
             return;
         }
-        if let Base::Unasked(layout, id) = &self.base {
-            self.base = open_base(layout, *id).map_or(Base::Nowhere, |tree| Base::There(Box::new(tree)));
+        if let Base::Unasked(storage, layout, id) = &self.base {
+            self.base = open_base(storage, layout, *id).map_or(Base::Nowhere, |tree| Base::There(Box::new(tree)));
         }
         if let Base::There(tree) = &mut self.base
             && let Ok(inode) = tree.inode(ino)
@@ -175,8 +186,8 @@ impl Names {
 }
 
 /// The state before the oldest record that the log keeps.
-fn open_base(layout: &Layout, id: StoreId) -> Option<Tree> {
-    let store = Store::open(layout, id).ok()?;
+fn open_base(storage: &Arc<dyn Storage>, layout: &Layout, id: StoreId) -> Option<Tree> {
+    let store = Store::open_on(Arc::clone(storage), layout, id).ok()?;
     let oldest = store.oldest_in_log().ok()??;
     let version = store.versions().at_lsn(Lsn(oldest.0.saturating_sub(1))).ok()??;
     store.state_of(&version).ok()
