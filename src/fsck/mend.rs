@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::BadRecord;
-use super::finding::{Affected, Finding, Part};
+use super::finding::{Finding, Part};
 use crate::ids::{BlobId, Ino, Lsn, StoreId};
 use crate::project::Layout;
 use crate::storage::Storage;
 use crate::tree::Tree;
-use crate::versions::check::PATHS;
+use crate::versions::check::{Affected, PATHS};
 use crate::versions::check::log::{VersionSeen, VersionsReport};
 use crate::versions::checkpoint::Checkpoint;
 use crate::versions::version_log::{Mode, VersionLog};

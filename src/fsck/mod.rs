@@ -9,7 +9,7 @@ mod mend;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-pub use finding::{Affected, Finding, Part, pack_verdict};
+pub use finding::{Finding, Part, pack_verdict};
 
 use crate::blobs::{BlobState, Blobs, OpenMode, purged};
 use crate::engine::core::{Item, for_each_item};
@@ -22,6 +22,7 @@ use crate::project::{Layout, lock};
 use crate::storage::Storage;
 use crate::tree::{BlobRead, Tree, TreeError};
 use crate::versions::check::log::{VersionsReport, check as check_versions};
+pub use crate::versions::check::Affected;
 use crate::versions::check::{Checker, StatesReport, Whose};
 use crate::versions::checkpoint::{self, Checkpoint};
 use crate::wal::scan::Verdict;
