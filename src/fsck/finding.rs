@@ -23,6 +23,8 @@ pub enum Part {
     Versions,
     /// States, as packs hold them.
     State,
+    /// A version, or the checkpoint, beside what the log gives.
+    Replay,
     /// `meta/project.toml`.
     Identity,
     /// `meta/purged`, `meta/purge`.
@@ -40,6 +42,7 @@ impl Part {
             Self::Checkpoint => "checkpoint",
             Self::Versions => "versions",
             Self::State => "state",
+            Self::Replay => "replay",
             Self::Identity => "identity",
             Self::Purged => "purged",
         }

@@ -60,6 +60,10 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
                 finding.mend =
                     format!("{COPY}; `python3 meta/rescue.py` brings out the newest state and every version whose record is sound");
             }
+            Part::Replay => {
+                finding.affected.note = Some("version and log say different things: which is right, nobody can tell from here".to_owned());
+                finding.mend = "copy the project's directory and report it; `ize cat PATH --at` shows what the version has, `ize wal inspect --path PATH` what programs did".to_owned();
+            }
             Part::Identity => {
                 finding.affected.note = Some("no file and no version: the project's name and settings".to_owned());
                 finding.mend = format!("{COPY}, or mend it by hand: it is text");

@@ -5,6 +5,7 @@
 
 mod finding;
 mod mend;
+mod rebuild;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const SOUND: usize = 1 << 20;
 /// What to check.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Read and hash every byte of the packs, too.
+    /// Read and hash every byte of the packs, too, and make every version again that the log still holds, not only the newest.
     pub deep: bool,
 }
 
@@ -56,6 +57,10 @@ pub struct Report {
     pub packs: (u64, u64, u64),
     /// Versions whose record is sound.
     pub versions: u64,
+    /// Versions (and the checkpoint) that were made again from the log, and those that were passed over although the log holds them.
+    pub rebuilt: u64,
+    /// See there.
+    pub passed_over: u64,
     /// What the walk through the states came to, but for its findings.
     pub states: StatesReport,
     /// Operations that no version holds yet; `None` when that could not be found out.
@@ -166,6 +171,7 @@ impl<'a> Look<'a> {
             self.report.findings.push(Finding::new(Verdict::TornTail, Part::Index, &file, what));
         }
         self.states(&versions, &damaged);
+        self.rebuild(&versions, &log)?;
         let tree = self.overlay(&log, &bad)?;
         self.checkpoint_fits(&versions);
         self.pijul(&versions);

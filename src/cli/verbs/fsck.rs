@@ -52,7 +52,7 @@ fn summary(args: &FsckArgs, report: &Report, session: &mut Session) -> Result<()
             "segments": segments, "records": records, "wal_bytes": log_bytes, "end": report.end,
             "packs": packs, "blobs": blobs, "blob_bytes": pack_bytes,
             "versions": report.versions, "states": states.states, "directories": states.directories, "files": states.files,
-            "chunks": states.chunks, "pending": report.pending, "notes": report.notes,
+            "chunks": states.chunks, "rebuilt": report.rebuilt, "pending": report.pending, "notes": report.notes,
         }));
     }
     let role = match report.worst() {
@@ -72,6 +72,8 @@ fn summary(args: &FsckArgs, report: &Report, session: &mut Session) -> Result<()
         "{} versions{pending}; {} directories, {} files, {} chunks looked at",
         report.versions, states.directories, states.files, states.chunks
     ))?;
+    let over = if report.passed_over > 0 { format!(" ({} older ones were not: --deep)", report.passed_over) } else { String::new() };
+    session.out.line(&format!("{} states made again from the log{over}", report.rebuilt))?;
     if !args.deep {
         session.out.line("the bytes of chunks were not read (--deep reads them)")?;
     }

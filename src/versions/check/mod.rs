@@ -13,6 +13,7 @@
 mod compare;
 mod content;
 pub mod log;
+pub mod same;
 mod table;
 #[cfg(test)]
 mod tests;
