@@ -15,7 +15,7 @@ pub enum Part {
     Log,
     /// A pack.
     Pack,
-    /// The index file of a pack.
+    /// The index file of a pack, or of the version log.
     Index,
     /// `meta/checkpoint`.
     Checkpoint,
@@ -29,6 +29,10 @@ pub enum Part {
     Identity,
     /// `meta/purged`, `meta/purge`.
     Purged,
+    /// `meta/import.toml`.
+    Import,
+    /// `meta/RESCUE.md`, `meta/rescue.py`.
+    Rescue,
 }
 
 impl Part {
@@ -45,6 +49,8 @@ impl Part {
             Self::Replay => "replay",
             Self::Identity => "identity",
             Self::Purged => "purged",
+            Self::Import => "import",
+            Self::Rescue => "rescue",
         }
     }
 }

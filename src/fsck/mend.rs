@@ -43,7 +43,9 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
             Part::Pack => pack(finding, &of_blobs, &durable, lost_states, known),
             Part::Index => {
                 finding.affected.note = Some("no file and no version: it only says where to look".to_owned());
-                finding.mend = "it is not used; the next mount throws it away and makes it again".to_owned();
+                if finding.mend.is_empty() {
+                    finding.mend = "it is not used; the next mount throws it away and makes it again".to_owned();
+                }
             }
             Part::Checkpoint => {
                 finding.affected.newest = true;
@@ -72,6 +74,11 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
                 finding.affected.note = Some("what was purged, or is being: it may be taken for missing".to_owned());
                 finding.mend = COPY.to_owned();
             }
+            Part::Import => {
+                finding.affected.note = Some("no file and no version: an import that is unfinished".to_owned());
+            }
+            // It says so itself.
+            Part::Rescue => {}
             Part::State => finding.mend = state(&finding.affected, known.versions),
         }
         if finding.verdict == Verdict::IoError {

@@ -6,19 +6,18 @@
 mod finding;
 mod mend;
 mod rebuild;
+mod small;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 pub use finding::{Finding, Part, pack_verdict};
 
-use crate::blobs::{BlobState, Blobs, OpenMode, purged};
+use crate::blobs::{BlobState, Blobs, OpenMode};
 use crate::engine::core::{Item, for_each_item};
-use crate::engine::purge;
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Ino, Lsn, SegmentId, StoreId, VersionSeq};
 use crate::op::{Decoded, Operation, decode};
-use crate::project::identity::Identity;
 use crate::project::{Layout, lock};
 use crate::storage::Storage;
 use crate::tree::{BlobRead, Tree, TreeError};
@@ -161,7 +160,6 @@ impl<'a> Look<'a> {
 
     fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Looked> {
         let checkpoint_bad = !self.report.findings.is_empty() && self.checkpoint.is_none();
-        self.identity();
         let keep = if checkpoint_bad { None } else { Some(self.checkpoint.as_ref().map_or(VersionSeq(0), |c| c.version)) };
         let versions = check_versions(self.storage, self.layout.versions(), self.store, keep)?;
         let (log, bad) = self.log(checkpoint_bad, progress)?;
@@ -174,8 +172,7 @@ impl<'a> Look<'a> {
         self.rebuild(&versions, &log)?;
         let tree = self.overlay(&log, &bad)?;
         self.checkpoint_fits(&versions);
-        self.pijul(&versions);
-        self.purges();
+        self.small_files(&versions);
         mend::explain(
             &mut self.report.findings,
             &mend::Known {
@@ -189,18 +186,6 @@ impl<'a> Look<'a> {
             },
         );
         Ok(Looked { states_at: self.checkpoint.as_ref().map(|c| c.lsn), report: self.report })
-    }
-
-    fn identity(&mut self) {
-        let path = self.layout.identity();
-        match Identity::read(&path) {
-            Ok(identity) if identity.id == self.store => {}
-            Ok(_) => {
-                let what = "it names another store than the log does";
-                self.report.findings.push(Finding::new(Verdict::Damage, Part::Identity, &path, what));
-            }
-            Err(e) => self.report.findings.push(Finding::of_error(Part::Identity, &path, &e)),
-        }
     }
 
     /// Every segment, and what each record names.
@@ -396,39 +381,6 @@ impl<'a> Look<'a> {
         }
         for what in wrong {
             self.report.findings.push(Finding::new(Verdict::Damage, Part::Checkpoint, &path, what));
-        }
-    }
-
-    /// What was purged is not missing; a purge that was interrupted goes on by itself.
-    fn purges(&mut self) {
-        match purged::read(&**self.storage, &self.layout.purged(), self.store) {
-            Ok(all) => {
-                for t in all {
-                    let reason = if t.reason.is_empty() { String::new() } else { format!(" ({})", t.reason) };
-                    let on = crate::cli::output::time(t.time);
-                    let still = t.blobs.iter().filter(|(id, _)| matches!(self.blobs.contains(id), Ok(None))).count();
-                    self.report.notes.push(format!(
-                        "purged on {on}{reason}: {} files, links and directories; {still} blobs that states name are gone on purpose",
-                        t.inodes
-                    ));
-                }
-            }
-            Err(e) => self.report.findings.push(Finding::of_error(Part::Purged, &self.layout.purged(), &e)),
-        }
-        match purge::is_unfinished(&**self.storage, self.layout, self.store) {
-            Ok(false) => {}
-            Ok(true) => {
-                self.report.notes.push("a purge was interrupted: the next opening for writing brings it to its end".to_owned());
-                // In between, the checkpoint and its version may name states before and after it.
-                self.report.findings.retain(|f| f.part != Part::Checkpoint || f.what != self.between);
-            }
-            Err(e) => self.report.findings.push(Finding::of_error(Part::Purged, &self.layout.purging(), &e)),
-        }
-    }
-
-    fn pijul(&mut self, versions: &VersionsReport) {
-        if !versions.versions.is_empty() && !self.layout.pijul().is_dir() {
-            self.report.notes.push("there is no Pijul repository; versions do not need it".to_owned());
         }
     }
 }
