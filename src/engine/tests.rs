@@ -374,6 +374,8 @@ fn a_full_disk_is_got_going_again_with_the_reserve() {
     assert_eq!(look(&core.fs), expected);
     core.fs.write(&caller, file, 0, &bytes, false).unwrap();
     core.sync().unwrap();
+    core.close().unwrap();
+    sessions::check_versions(&disk, "after it was full");
     // The room is kept back again for the next time.
     assert_eq!(disk.open_read(std::path::Path::new("/p/wal/reserve")).unwrap().len().unwrap(), 1 << 20);
 }
@@ -397,6 +399,7 @@ fn a_store_is_opened_after_a_crash_on_a_disk_without_a_free_byte() {
     let core = Core::open(disk.shared(), Layout::new("/p"), &options).unwrap();
     assert_eq!(look(&core.fs), expected);
     core.replay(true).unwrap();
+    sessions::check_versions(&disk, "without a free byte");
 }
 
 #[test]
@@ -423,6 +426,8 @@ fn a_full_disk_loses_nothing() {
         let core = open(&disk.kill(), false, true).unwrap();
         let found: Vec<Vec<u8>> = look(&core.fs).into_keys().collect();
         assert_eq!(found, expected.into_keys().collect::<Vec<_>>(), "seed {seed}");
+        core.close().unwrap();
+        sessions::check_versions(&disk, &format!("seed {seed}"));
     }
 }
 
