@@ -157,7 +157,8 @@ fn stores_of_every_kind_are_clean() {
     clean("pruned", 0);
     sh(&home.mount, "echo more > more");
     home.ok(&["commit", "p"]);
-    home.ok(&["thin", "p", "--keep-all", "0s", "--keep-hourly", "0s", "--keep-daily", "0s"]);
+    home.ok(&["thin", "p", "--max-store", "1MiB"]);
+    assert!(home.history().iter().any(|v| v["stands_for"].as_u64() > Some(0)), "{:#?}", home.history());
     clean("thinned", 0);
     sh(&home.mount, "echo secret > secret; echo after > after");
     home.ok(&["commit", "p"]);
@@ -171,7 +172,7 @@ fn stores_of_every_kind_are_clean() {
     sh(&home.mount, "printf z | dd of=large bs=1 seek=100 conv=notrunc status=none");
     home.unmount();
     clean("after a purge", 1);
-    assert!(rebuilt > 20, "{rebuilt}");
+    assert!(rebuilt >= 15, "{rebuilt}");
     let told = fsck(&home, &home.central(), true);
     assert!(told.summary["notes"].as_array().unwrap().iter().any(|n: &Value| n.as_str().unwrap().starts_with("purged on")), "{}", told.summary);
 }
