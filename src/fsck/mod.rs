@@ -21,8 +21,8 @@ use crate::op::{Decoded, Operation, decode};
 use crate::project::{Layout, lock};
 use crate::storage::Storage;
 use crate::tree::{BlobRead, Tree, TreeError};
-use crate::versions::check::log::{VersionsReport, check as check_versions};
 pub use crate::versions::check::Affected;
+use crate::versions::check::log::{VersionsReport, check as check_versions};
 use crate::versions::check::{Checker, StatesReport, Whose};
 use crate::versions::checkpoint::{self, Checkpoint};
 use crate::wal::scan::Verdict;
@@ -39,6 +39,14 @@ const SOUND: usize = 1 << 20;
 pub struct Options {
     /// Read and hash every byte of the packs, too, and make every version again that the log still holds, not only the newest.
     pub deep: bool,
+    /// Bytes that may be held in memory of what a version made again has and the store has not.
+    pub held: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { deep: false, held: rebuild::HELD }
+    }
 }
 
 /// What was checked, and what is wrong.
@@ -120,6 +128,7 @@ struct Look<'a> {
     layout: &'a Layout,
     store: StoreId,
     deep: bool,
+    held: u64,
     checkpoint: Option<Checkpoint>,
     blobs: Arc<Blobs>,
     report: Report,
@@ -155,7 +164,8 @@ impl<'a> Look<'a> {
         if !options.deep {
             report.findings.extend(opened.findings.iter().map(Finding::of_pack));
         }
-        Ok(Self { storage, layout, store, deep: options.deep, checkpoint, blobs: Arc::new(blobs), report, between: String::new() })
+        let (Options { deep, held }, blobs, between) = (options.clone(), Arc::new(blobs), String::new());
+        Ok(Self { storage, layout, store, deep, held, checkpoint, blobs, report, between })
     }
 
     fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Looked> {

@@ -33,8 +33,8 @@ use crate::wal::verify::VerifyReport;
 /// Without `--deep` the newest versions are made again, up to so many operations and bytes written.
 const OPERATIONS: u64 = 100_000;
 const BYTES: u64 = 256 << 20;
-/// Bytes held of blobs that the store does not have.
-const HELD: u64 = 128 << 20;
+/// Bytes held of blobs that the store does not have, unless [`super::Options`] say otherwise.
+pub(super) const HELD: u64 = 128 << 20;
 /// A tree with more inodes in memory, or blobs, begins anew after a version.
 const RESIDENT: usize = 100_000;
 const HELD_ON: u64 = 16 << 20;
@@ -75,14 +75,17 @@ struct Fresh {
     store: Arc<Blobs>,
     scratch: Scratch,
     held: AtomicU64,
+    /// It takes no more.
+    limit: u64,
     /// Whether large writes stay the blobs that they are, as on a full disk.
     tight: bool,
 }
 
 impl Fresh {
-    fn new(store: &Arc<Blobs>, tight: bool) -> Arc<Self> {
-        let below = Arc::new(BlankedStore(Arc::clone(store)));
-        Arc::new(Self { store: Arc::clone(store), scratch: Scratch::over(below), held: AtomicU64::new(0), tight })
+    fn new(look: &Look<'_>, tight: bool) -> Arc<Self> {
+        let store = Arc::clone(&look.blobs);
+        let below = Arc::new(BlankedStore(Arc::clone(&store)));
+        Arc::new(Self { store, scratch: Scratch::over(below), held: AtomicU64::new(0), limit: look.held, tight })
     }
 
     /// The tree with this state, before record `first`.
@@ -109,7 +112,7 @@ impl BlobWrite for Fresh {
             return Ok(id);
         }
         let len = bytes.len() as u64;
-        if self.held.fetch_add(len, Ordering::Relaxed).saturating_add(len) > HELD {
+        if self.held.fetch_add(len, Ordering::Relaxed).saturating_add(len) > self.limit {
             return Err(TreeError::Blob { id, why: "that is more than is held in memory".to_owned(), damaged: false, full: true });
         }
         self.scratch.put(bytes)
@@ -132,6 +135,17 @@ struct Run<'l, 'a> {
     ended: Vec<(Window, Outcome)>,
 }
 
+/// How many of these (operations and bytes written), from the last one back, are made again without `--deep`.
+fn newest(work: impl DoubleEndedIterator<Item = (u64, u64)>) -> usize {
+    let (mut operations, mut bytes) = (0u64, 0u64);
+    work.rev()
+        .take_while(|work| {
+            (operations, bytes) = (operations.saturating_add(work.0), bytes.saturating_add(work.1));
+            operations <= OPERATIONS && bytes <= BYTES
+        })
+        .count()
+}
+
 impl Look<'_> {
     /// Makes versions again, and the checkpoint.
     pub(super) fn rebuild(&mut self, versions: &VersionsReport, log: &VerifyReport) -> Result<()> {
@@ -143,12 +157,7 @@ impl Look<'_> {
         let mut windows: Vec<Window> = self.windows(&versions.versions).into_iter().filter(sound).collect();
         let all = windows.len();
         if !self.deep {
-            let (mut operations, mut bytes) = (0, 0);
-            let fits = |w: &&Window| {
-                (operations, bytes) = (operations + w.work.0, bytes + w.work.1);
-                operations <= OPERATIONS && bytes <= BYTES
-            };
-            let newest = windows.iter().rev().take_while(fits).count();
+            let newest = newest(windows.iter().map(|w| w.work));
             windows.drain(..all - newest);
             self.report.passed_over = (all - newest) as u64;
         }
@@ -209,7 +218,7 @@ impl Look<'_> {
     /// Reads stretches that follow one another.
     fn make(&self, windows: &[Window]) -> Result<Vec<(Window, Outcome)>> {
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(Vec::new()) };
-        let fresh = Fresh::new(&self.blobs, false);
+        let fresh = Fresh::new(self, false);
         let tree = fresh.open(first.before, first.first).map_err(Error::from);
         let mut rest = windows.to_vec().into_iter();
         let now = rest.next();
@@ -240,7 +249,7 @@ impl Look<'_> {
 
     /// Reads a window on a tree of its own; large writes stay what they are. Gives the root that it comes to.
     fn again(&self, window: &Window) -> Result<BlobId> {
-        let fresh = Fresh::new(&self.blobs, true);
+        let fresh = Fresh::new(self, true);
         let mut tree = fresh.open(window.before, window.first)?;
         for_each_item(&**self.storage, self.layout, self.store, (window.first, window.last), &mut |item| {
             if let Item::Operation { lsn, entry, payload, .. } = item {
@@ -282,7 +291,9 @@ impl Look<'_> {
                 self.report.notes.push(format!("{name} was not made again from the log: that takes too much memory"));
                 return Ok(());
             }
-            Outcome::Failed(e) if e.class == Class::Io => (format!("it cannot be made again: {}", e.message), super::Verdict::IoError, None),
+            Outcome::Failed(e) if e.class == Class::Io => {
+                (format!("it cannot be made again: {}", e.message), super::Verdict::IoError, None)
+            }
             Outcome::Failed(e) => {
                 // What it needs is damaged, and has been told of.
                 if self.report.findings.iter().any(|f| matches!(f.part, Part::Log | Part::Pack | Part::State)) {
@@ -299,7 +310,8 @@ impl Look<'_> {
         };
         let newest = self.checkpoint.as_ref().is_some_and(|c| c.root == Some(window.root));
         let file = if window.whose == Whose::Checkpoint { self.layout.checkpoint() } else { self.layout.versions() };
-        let mut finding = Finding::new(verdict, Part::Replay, &file, format!("{name}, records {} to {}: {what}", window.first, window.last));
+        let mut finding =
+            Finding::new(verdict, Part::Replay, &file, format!("{name}, records {} to {}: {what}", window.first, window.last));
         (finding.lsn, finding.through) = (Some(window.first), Some(window.last));
         let Differing { paths, files } = differing.unwrap_or_default();
         let versions = if let Whose::Version(seq) = window.whose { Some((seq, seq)) } else { None };
@@ -345,8 +357,24 @@ impl Run<'_, '_> {
         if self.tree.is_err()
             && let Some(next) = &self.now
         {
-            self.fresh = Fresh::new(&self.look.blobs, false);
+            self.fresh = Fresh::new(self.look, false);
             self.tree = self.fresh.open(next.before, next.first).map_err(Error::from);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_deep_the_newest_are_made_again_as_far_as_that_takes_little() {
+        let of = |work: &[(u64, u64)]| newest(work.iter().copied());
+        assert_eq!(of(&[]), 0);
+        assert_eq!(of(&[(1, 1); 5]), 5);
+        assert_eq!(of(&[(OPERATIONS, 0), (1, 0), (1, 0)]), 2);
+        assert_eq!(of(&[(1, 1), (1, BYTES), (0, 0)]), 2);
+        assert_eq!(of(&[(1, 1), (1, u64::MAX), (1, 1)]), 1);
+        assert_eq!(of(&[(1, 1), (1, BYTES + 1)]), 0, "not even the last one");
     }
 }

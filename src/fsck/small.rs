@@ -73,7 +73,9 @@ impl Look<'_> {
                 // Behind what it covers the next version begins.
                 match (wrong, ours.next()) {
                     (Some(wrong), _) => wrong,
-                    (None, Some(next)) if next.offset != end => format!("it ends at offset {end}, and version {} begins elsewhere", next.seq),
+                    (None, Some(next)) if next.offset != end => {
+                        format!("it ends at offset {end}, and version {} begins elsewhere", next.seq)
+                    }
                     (None, _) => return,
                 }
             }

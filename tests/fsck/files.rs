@@ -38,7 +38,12 @@ fn kind(path: &str) -> Option<(&'static str, Kind)> {
         "meta/retention.json" => return name("retention", Kind::Harmless("it says what was thinned, and saves work")),
         "meta/last-recovery.json" => return name("recovery", Kind::Harmless("it is only shown")),
         "meta/daemon.log" | "meta/daemon.log.1" => return name("daemon", Kind::Harmless("it is for people")),
-        "meta/lock" => return name("lock", Kind::Harmless("the lock is in the kernel; what it says is believed only if it parses, and costs a recovery")),
+        "meta/lock" => {
+            return name(
+                "lock",
+                Kind::Harmless("the lock is in the kernel; what it says is believed only if it parses, and costs a recovery"),
+            );
+        }
         "meta/pijul-index" => return name("pijul", Kind::Harmless("it is made from the repository")),
         "wal/reserve" => return name("reserve", Kind::Harmless("it holds room, its bytes mean nothing")),
         "wal/poisoned" => return name("poisoned", Kind::Harmless("it is empty")),
@@ -50,7 +55,9 @@ fn kind(path: &str) -> Option<(&'static str, Kind)> {
         ("wal", "bin") if file.starts_with("torn/") => name("torn", Kind::Harmless("evidence: what a recovery cut, never read")),
         ("wal", "seg") if file.starts_with("repaired/") => name("repaired", Kind::Harmless("evidence: what a repair changed, never read")),
         ("wal", "seg") => name("segment", Kind::Found("log")),
-        ("wal" | "blobs" | "meta", "tmp") => name("tmp", Kind::Harmless("what a crash left of something unfinished, removed by the next writer")),
+        ("wal" | "blobs" | "meta", "tmp") => {
+            name("tmp", Kind::Harmless("what a crash left of something unfinished, removed by the next writer"))
+        }
         ("blobs", "pack") => name("pack", Kind::Found("pack")),
         ("blobs", "index") => name("index", Kind::Found("index")),
         _ => None,
@@ -174,8 +181,22 @@ fn one_flipped_bit_in_every_kind_of_file_is_named_or_cannot_matter() {
     assert_eq!(fsck(&home, &copy, true).code, 0);
 
     let wanted = [
-        "checkpoint", "daemon", "identity", "import", "index", "lock", "pack", "purged", "recovery", "rescue", "reserve", "retention",
-        "segment", "torn", "versions", "versions.index",
+        "checkpoint",
+        "daemon",
+        "identity",
+        "import",
+        "index",
+        "lock",
+        "pack",
+        "purged",
+        "recovery",
+        "rescue",
+        "reserve",
+        "retention",
+        "segment",
+        "torn",
+        "versions",
+        "versions.index",
     ];
     let missing: Vec<_> = wanted.iter().filter(|kind| !kinds.contains(*kind)).collect();
     assert!(missing.is_empty(), "the store is not rich enough: no {missing:?}, only {kinds:?}");

@@ -176,7 +176,15 @@ pub fn damaged(home: &Home, name: &str, deep: bool, change: impl FnOnce(&Path)) 
 }
 
 #[track_caller]
-pub fn finds<'c>(name: &str, checked: &'c Checked, code: i32, part: &str, path: Option<&str>, versions: (u64, u64), newest: bool) -> &'c Value {
+pub fn finds<'c>(
+    name: &str,
+    checked: &'c Checked,
+    code: i32,
+    part: &str,
+    path: Option<&str>,
+    versions: (u64, u64),
+    newest: bool,
+) -> &'c Value {
     assert_eq!(checked.code, code, "{name}: {:#?}", checked.findings);
     let fits = |f: &&Value| {
         let paths = f["paths"].as_array().unwrap();

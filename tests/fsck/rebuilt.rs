@@ -174,5 +174,9 @@ fn stores_of_every_kind_are_clean() {
     clean("after a purge", 1);
     assert!(rebuilt >= 15, "{rebuilt}");
     let told = fsck(&home, &home.central(), true);
-    assert!(told.summary["notes"].as_array().unwrap().iter().any(|n: &Value| n.as_str().unwrap().starts_with("purged on")), "{}", told.summary);
+    assert!(
+        told.summary["notes"].as_array().unwrap().iter().any(|n: &Value| n.as_str().unwrap().starts_with("purged on")),
+        "{}",
+        told.summary
+    );
 }

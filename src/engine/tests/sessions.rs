@@ -62,13 +62,19 @@ pub(super) fn check_versions(disk: &SimDisk, story: &str) {
     }
     let last = store.versions().last().unwrap();
     assert!(last.is_none_or(|last| last.is_whole() && last.seq == newest), "{story}: the checkpoint names a part");
-    let options = fsck::Options { deep: true };
+    let report = check_whole(disk, fsck::Options { deep: true, ..fsck::Options::default() }, story);
+    REBUILT.fetch_add(report.rebuilt, Ordering::Relaxed);
+}
+
+/// Nothing is wrong with the store, and all versions whose records are left are what these give.
+pub(super) fn check_whole(disk: &SimDisk, options: fsck::Options, story: &str) -> fsck::Report {
+    let layout = Layout::new("/p");
     let report = fsck::check(&disk.shared(), &layout, STORE, &options, &mut |_| {}).unwrap_or_else(|e| panic!("{story}: {e}"));
     // Who the project is stands on no simulated disk.
     let wrong: Vec<_> = report.findings.iter().filter(|f| f.part != fsck::Part::Identity).collect();
     assert!(wrong.is_empty() && report.passed_over == 0, "{story}: {wrong:#?}");
     assert!(report.notes.iter().all(|note| !note.contains("made again")), "{story}: {:?}", report.notes);
-    REBUILT.fetch_add(report.rebuilt, Ordering::Relaxed);
+    report
 }
 
 /// The check above and the histories that use it are of worth only if they meet windows of several sessions.

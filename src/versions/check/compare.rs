@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{Concerns, Checker};
+use super::{Checker, Concerns};
 use crate::ids::Ino;
 use crate::tree::{BlobRead, decode_blob};
 use crate::versions::inode_table;

@@ -1,6 +1,6 @@
 //! One node by itself: its kind and content agree, its pieces cover it, its chunks exist with the lengths that are told of them.
 
-use super::{Concerns, Checker, pair};
+use super::{Checker, Concerns, pair};
 use crate::ids::{BlobId, Time};
 use crate::tree::{SIZE_MAX, TreeError, decode_blob};
 use crate::versions::node::{Content, FileKind, Node, Piece};

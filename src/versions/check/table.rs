@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Concerns, Checker, REMEMBERED, Sum};
+use super::{Checker, Concerns, REMEMBERED, Sum};
 use crate::ids::{BlobId, Ino};
 use crate::tree::decode_blob;
 use crate::versions::inode_table::{BITS, HEIGHT_MAX, TableNode};

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::vec;
 
-use super::{Concerns, Checker, DEPTH, REMEMBERED, Sum};
+use super::{Checker, Concerns, DEPTH, REMEMBERED, Sum};
 use crate::ids::{BlobId, Ino};
 use crate::tree::{NAME_MAX, decode_blob};
 use crate::versions::node::{Content, DirNode, Entry, FileKind, State};
