@@ -1,7 +1,8 @@
-//! Checks a whole store: log, packs and their index files, checkpoint, version log, every state that is kept; and says of each finding which
-//! files and versions it concerns and what can be done. Only reads. Works without a mount and beside a live writer, whose moving parts are
-//! looked at again before anything is said of them: the checkpoint is read first, then the versions up to it, and what they name is
-//! never changed by a writer (blobs only move, and are looked for again).
+//! Checks a whole store: log, packs and their index files, checkpoint, version log, every state that is kept, that the log makes the newest of
+//! them (`rebuild`), and the small files (`small`); and says of each finding which files and versions it concerns and what can be done. Only
+//! reads. Works without a mount and beside a live writer, whose moving parts are looked at again before anything is said of them: the
+//! checkpoint is read first, then the versions up to it, and what they name is never changed by a writer (blobs only move, and are looked
+//! for again).
 
 mod finding;
 mod mend;

@@ -127,7 +127,7 @@ impl BlobWrite for Fresh {
 /// Stretches that follow one another, on one tree.
 struct Run<'l, 'a> {
     look: &'l Look<'a>,
-    windows: std::vec::IntoIter<Window>,
+    windows: std::iter::Copied<std::slice::Iter<'l, Window>>,
     /// The one that is being made, and its tree; none when the tree could not be made.
     now: Option<Window>,
     fresh: Arc<Fresh>,
@@ -220,7 +220,7 @@ impl Look<'_> {
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(Vec::new()) };
         let fresh = Fresh::new(self, false);
         let tree = fresh.open(first.before, first.first).map_err(Error::from);
-        let mut rest = windows.to_vec().into_iter();
+        let mut rest = windows.iter().copied();
         let now = rest.next();
         let mut run = Run { look: self, windows: rest, now, fresh, tree, ended: Vec::new() };
         let read = for_each_item(&**self.storage, self.layout, self.store, (first.first, last.last), &mut |item| {
