@@ -8,7 +8,8 @@ use crate::project::config::Settings;
 use crate::project::identity::Identity;
 use crate::project::importing::Importing;
 use crate::rescue;
-use crate::versions::check::log::VersionsReport;
+use crate::versions::check::log::{self, VersionsReport};
+use crate::versions::checkpoint;
 use crate::versions::version_index;
 
 impl Look<'_> {
@@ -80,9 +81,19 @@ impl Look<'_> {
                 }
             }
         };
+        if self.is_rewritten(versions) {
+            return;
+        }
         let mut finding = Finding::new(Verdict::TornTail, Part::Index, &path, what);
         finding.mend = "remove it: it is made again from meta/versions".to_owned();
         self.report.findings.push(finding);
+    }
+
+    /// Are other versions there than those that were looked at?
+    fn is_rewritten(&self, versions: &VersionsReport) -> bool {
+        let keep = checkpoint::read(&**self.storage, &self.layout.checkpoint(), self.store).ok().flatten().map(|c| c.version);
+        let now = log::check(self.storage, self.layout.versions(), self.store, keep);
+        now.is_ok_and(|now| now.versions != versions.versions)
     }
 
     /// An import that has begun.

@@ -137,6 +137,17 @@ fn stores_of_every_kind_are_clean() {
     home.ok(&["commit", "p", "-m", "sessions"]);
     assert!(home.history().iter().any(|v| v["parts"].as_u64() > Some(1)), "{:#?}", home.history());
     clean("sessions", 2);
+    // A directory that goes while somebody holds it open.
+    let held = {
+        sh(&home.mount, "mkdir gone; echo x > gone/x");
+        home.ok(&["commit", "p"]);
+        let held = std::fs::File::open(home.mount.join("gone")).unwrap();
+        sh(&home.mount, "rm -r gone");
+        home.ok(&["commit", "p"]);
+        held
+    };
+    clean("a directory without a name", 3);
+    drop(held);
     sh(&home.mount, "rm large; mv d e; exec 9> unnamed; rm unnamed; echo still >&9; echo x > z.o");
     home.ok(&["restore", "p", "large", "--at", "now~1"]);
     clean("pending", 2);
