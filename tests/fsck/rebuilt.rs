@@ -124,6 +124,8 @@ fn stores_of_every_kind_are_clean() {
             let told = fsck(&home, &home.central(), deep);
             assert_eq!((told.code, told.findings.len()), (0, 0), "{story}: {:#?}", told.findings);
             assert!(told.summary["rebuilt"].as_u64() >= Some(at_least), "{story}: {}", told.summary);
+            let notes = told.summary["notes"].as_array().unwrap();
+            assert!(!notes.iter().any(|n| n.as_str().unwrap().contains("earlier ize")), "{story}: {notes:?}");
             rebuilt += told.summary["rebuilt"].as_u64().unwrap();
         }
     };

@@ -74,6 +74,7 @@ pub(super) fn check_whole(disk: &SimDisk, options: fsck::Options, story: &str) -
     let wrong: Vec<_> = report.findings.iter().filter(|f| f.part != fsck::Part::Identity).collect();
     assert!(wrong.is_empty() && report.passed_over == 0, "{story}: {wrong:#?}");
     assert!(report.notes.iter().all(|note| !note.contains("made again")), "{story}: {:?}", report.notes);
+    assert_eq!(report.states.leftovers, 0, "{story}");
     report
 }
 

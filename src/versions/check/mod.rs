@@ -92,6 +92,8 @@ pub struct StatesReport {
     pub files: u64,
     /// Chunks looked up.
     pub chunks: u64,
+    /// Directories without a name that are said to have entries: ize left those of their last committed form there once. They mean nothing.
+    pub leftovers: u64,
     /// What is wrong, in the order in which it was met.
     pub findings: Vec<StateFinding>,
     /// Findings that were not kept.
