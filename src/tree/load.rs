@@ -67,7 +67,9 @@ fn inode_of(node: Node, names: Vec<Name>, in_table: bool) -> Inode {
     let body = match (node.kind, node.content) {
         (FileKind::File, content) => Body::File(FileBody::committed(content, node.size, node.allocated)),
         // One without a name has no entries; an early ize left some.
-        (FileKind::Directory, Content::Directory(id)) if node.nlink > 0 => Body::Dir(DirBody { base: Some(id), loaded: false, ..DirBody::default() }),
+        (FileKind::Directory, Content::Directory(id)) if node.nlink > 0 => {
+            Body::Dir(DirBody { base: Some(id), loaded: false, ..DirBody::default() })
+        }
         (FileKind::Directory, _) => Body::Dir(DirBody { loaded: true, ..DirBody::default() }),
         (FileKind::Symlink, Content::Target(target)) => Body::Symlink(target.into()),
         (FileKind::Symlink, _) => Body::Symlink(Arc::from(&b""[..])),
