@@ -33,6 +33,15 @@ pub fn refresh(layout: &Layout) {
     }
 }
 
+/// Those that are there, of this revision, and not what was written.
+#[must_use]
+pub fn changed(layout: &Layout) -> Vec<PathBuf> {
+    let differs = |path: &Path, text: &str| {
+        std::fs::read(path).is_ok_and(|found| found != text.as_bytes() && revision(&String::from_utf8_lossy(&found)) == revision(text))
+    };
+    files(layout).into_iter().filter(|(path, text)| differs(path, text)).map(|(path, _)| path).collect()
+}
+
 fn files(layout: &Layout) -> [(PathBuf, &'static str); 2] {
     [(layout.rescue_text(), TEXT), (layout.rescue_script(), SCRIPT)]
 }
@@ -66,10 +75,15 @@ mod tests {
             std::fs::write(layout.rescue_script(), old).unwrap();
             write(&layout).unwrap();
             assert_eq!(read(), [TEXT, SCRIPT], "{old:?}");
+            assert!(changed(&layout).is_empty());
         }
+        std::fs::write(layout.rescue_script(), SCRIPT.replace("def ", "fed ")).unwrap();
+        assert_eq!(changed(&layout), [layout.rescue_script()]);
+        write(&layout).unwrap();
         let later = format!("Rescue revision {}. y", revision(TEXT) + 1);
         std::fs::write(layout.rescue_text(), &later).unwrap();
         write(&layout).unwrap();
         assert_eq!(read(), [later.as_str(), SCRIPT]);
+        assert!(changed(&layout).is_empty(), "what a later one is like, this one does not know");
     }
 }

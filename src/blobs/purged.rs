@@ -16,9 +16,9 @@ use crate::storage::{Storage, read_small};
 const MAGIC: &[u8; 8] = b"IZEPURGD";
 const FORMAT: u32 = 1;
 /// Magic, format version, store id, CRC-32.
-const HEADER: usize = 8 + 4 + 16 + 4;
+pub(crate) const HEADER: usize = 8 + 4 + 16 + 4;
 /// CRC-32 and length before a body.
-const FRAME: usize = 8;
+pub(crate) const FRAME: usize = 8;
 /// No file is longer.
 const MAX: u64 = 1 << 30;
 

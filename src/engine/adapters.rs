@@ -67,7 +67,7 @@ impl BlobRead for Blanked<'_> {
 
 /// The same, for who keeps it.
 #[derive(Debug)]
-pub(super) struct BlankedStore(pub std::sync::Arc<Blobs>);
+pub(crate) struct BlankedStore(pub std::sync::Arc<Blobs>);
 
 impl BlobRead for BlankedStore {
     fn get(&self, id: &BlobId) -> Result<Vec<u8>, TreeError> {

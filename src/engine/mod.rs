@@ -1,10 +1,10 @@
 //! A project held open for writing: the store ([`core`]), the project's lock, and the threads that make it last: timed sync, replay A,
 //! replay B, pruning. The daemon holds one; commands on a project that is not mounted hold one for a moment.
 
-mod adapters;
-pub mod batch;
+pub(crate) mod adapters;
+mod batch;
 mod brake;
-mod clock;
+pub mod clock;
 pub mod core;
 mod cuts;
 pub mod export;

@@ -6,6 +6,7 @@ mod streams;
 mod thinning;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rand::prelude::*;
 
@@ -15,6 +16,7 @@ use super::states::Store;
 use crate::control::message::When;
 use crate::fs::journal::Caller;
 use crate::fs::{Fs, SetAttributes};
+use crate::fsck;
 use crate::ids::{Ino, Lsn, StoreId, VersionSeq};
 use crate::op::{Mark, Marker};
 use crate::project::Layout;
@@ -375,8 +377,53 @@ fn a_full_disk_is_got_going_again_with_the_reserve() {
     assert_eq!(look(&core.fs), expected);
     core.fs.write(&caller, file, 0, &bytes, false).unwrap();
     core.sync().unwrap();
+    core.close().unwrap();
+    sessions::check_versions(&disk, "after it was full");
     // The room is kept back again for the next time.
     assert_eq!(disk.open_read(std::path::Path::new("/p/wal/reserve")).unwrap().len().unwrap(), 1 << 20);
+}
+
+/// What was made into versions with as little room as can be is cut otherwise than it would have been. A check makes it again all the same,
+/// also where it may hold nothing of what would be cut otherwise.
+#[test]
+fn versions_that_were_made_on_a_full_disk_are_what_the_log_gives() {
+    let disk = SimDisk::new();
+    let options = CoreOptions { reserve: 2 << 20, segment_size: 64 << 10, ..options(true, true) };
+    let core = Core::open(disk.shared(), Layout::new("/p"), &options).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let file = core.fs.create(&caller, Ino::ROOT, b"f", 0o644, true).unwrap().ino;
+    core.sync().unwrap();
+    disk.set_capacity(Some(disk.used() + 2_500_000));
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut bytes = vec![0; 100_000];
+    let mut at = 0;
+    loop {
+        rng.fill_bytes(&mut bytes);
+        if core.fs.write(&caller, file, at, &bytes, false).is_err() {
+            break;
+        }
+        at += bytes.len() as u64;
+    }
+    core.replay(true).unwrap();
+    let whole = core.fs.locked().tree().resolve(b"f").unwrap().unwrap();
+    assert_eq!((whole, at > 1_500_000), (file, true), "{at}");
+    let versions = core.history().versions.len();
+    disk.set_capacity(None);
+    core.close().unwrap();
+    for held in [0, u64::MAX] {
+        let report = sessions::check_whole(&disk, fsck::Options { deep: true, held }, "full");
+        assert!(report.rebuilt >= versions && versions > 0, "{} of {versions}", report.rebuilt);
+    }
+    // It would be cut otherwise: who may hold nothing could not make it again.
+    let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
+    let root = store.checkpoint().root.unwrap();
+    let mut tree = crate::tree::Tree::open(Arc::clone(store.blobs()) as _, Some(root), Ino(2), Lsn::ZERO, Default::default()).unwrap();
+    let node = {
+        tree.inode(file).unwrap();
+        tree.peek(file).map(|inode| tree.node(inode)).unwrap()
+    };
+    let pieces = crate::tree::file_pieces(&**store.blobs(), &node.content).unwrap();
+    assert!(pieces.iter().any(|piece| piece.len() == 100_000), "{pieces:?}");
 }
 
 /// Not a byte is free, and the checkpoint, the last segment and the last pack have to be written again.
@@ -398,6 +445,7 @@ fn a_store_is_opened_after_a_crash_on_a_disk_without_a_free_byte() {
     let core = Core::open(disk.shared(), Layout::new("/p"), &options).unwrap();
     assert_eq!(look(&core.fs), expected);
     core.replay(true).unwrap();
+    sessions::check_versions(&disk, "without a free byte");
 }
 
 #[test]
@@ -424,6 +472,8 @@ fn a_full_disk_loses_nothing() {
         let core = open(&disk.kill(), false, true).unwrap();
         let found: Vec<Vec<u8>> = look(&core.fs).into_keys().collect();
         assert_eq!(found, expected.into_keys().collect::<Vec<_>>(), "seed {seed}");
+        core.close().unwrap();
+        sessions::check_versions(&disk, &format!("seed {seed}"));
     }
 }
 

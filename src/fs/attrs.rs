@@ -127,13 +127,13 @@ impl super::Writer<'_> {
         Ok(())
     }
 
-    /// Sets the length of a regular file; true when that took setuid or setgid away.
-    pub(super) fn truncate(&mut self, caller: &Caller, ino: Ino, size: u64) -> FsResult<bool> {
+    /// Sets the length of a regular file, which may take setuid and setgid away.
+    fn truncate(&mut self, caller: &Caller, ino: Ino, size: u64) -> FsResult<()> {
         self.drop_capabilities(caller, ino)?;
         let inode = self.guard.tree.inode(ino)?;
         let old_size = inode.size;
         let mode_after = if may_keep_privileges(caller) { None } else { without_privileges(caller, inode.kind, &inode.attrs) };
         self.log(caller, Truncate { ino, old_size, size, mode_after }.into(), None, None)?;
-        Ok(mode_after.is_some())
+        Ok(())
     }
 }

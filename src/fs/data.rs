@@ -1,4 +1,4 @@
-//! The bytes of files: open, read, write, allocate, seek, copy.
+//! The bytes of files: read, write, allocate, seek, copy.
 
 use super::attrs::{may_keep_privileges, without_privileges};
 use super::journal::Caller;
@@ -10,13 +10,6 @@ use crate::versions::node::FileKind;
 
 /// Most bytes that one copy_file_range moves (the kernel asks again for the rest; the answer has 32 bits).
 const COPY_MAX: u64 = 1 << 30;
-
-/// How a file is opened, as far as it matters here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenFlags {
-    /// O_TRUNC.
-    pub truncate: bool,
-}
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +33,6 @@ impl Writer<'_> {
 }
 
 impl Fs {
-    /// Opens a file; [`Fs::release`] closes it. True when O_TRUNC took setuid or setgid away, which the kernel does not expect.
-    ///
-    /// # Errors
-    /// ENOENT; for O_TRUNC those of setattr.
-    pub fn open(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> FsResult<bool> {
-        let mut writer = self.locked();
-        let kind = writer.guard.tree.inode(ino)?.kind;
-        let killed = if flags.truncate && kind == FileKind::File { writer.truncate(caller, ino, 0)? } else { false };
-        writer.hold_open(ino);
-        Ok(killed)
-    }
-
     /// Reads up to `len` bytes from `offset`; fewer at the end of the file.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 pub use attrs::{SetAttributes, SetTime};
 pub use cache::{CacheFigures, DEFAULT_LIMIT as DEFAULT_CACHE_LIMIT};
-pub use data::{OpenFlags, Written};
+pub use data::Written;
 pub use dirs::{DirEntry, DirHandle};
 pub use error::FsError;
 pub use names::RenameFlags;

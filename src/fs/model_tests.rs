@@ -42,7 +42,6 @@ enum Step {
     Utimens(usize, Option<i64>, Option<i64>),
     SetXattr(usize, usize, usize, i32),
     RemoveXattr(usize, usize),
-    OpenTruncate(usize),
     Allocate(usize, u64, u64, bool),
 }
 
@@ -72,7 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any.clone(), proptest::option::of(-9i64..1 << 40), proptest::option::of(-9i64..9)).prop_map(|(i, a, m)| Step::Utimens(i, a, m)),
         2 => (any.clone(), name.clone(), 0usize..70_000, 0i32..3).prop_map(|(i, n, l, f)| Step::SetXattr(i, n, l, f)),
         1 => (any.clone(), name).prop_map(|(i, n)| Step::RemoveXattr(i, n)),
-        1 => any.clone().prop_map(Step::OpenTruncate),
+        1 => any.clone().prop_map(|f| Step::Truncate(f, 0)),
         1 => (any, offset(), len(), proptest::bool::ANY).prop_map(|(f, o, l, k)| Step::Allocate(f, o, l, k)),
     ]
 }
@@ -437,12 +436,6 @@ fn run(fs: &Fs, model: &mut Model, step: &Step) {
             let (i, name) = (model.any(i), XATTRS[n]);
             let was = model.metas.get_mut(&i).unwrap().xattrs.remove(name);
             assert_eq!(errno(&fs.removexattr(&ROOT, i, name)), if was.is_some() { 0 } else { libc::ENODATA });
-        }
-        Step::OpenTruncate(f) => {
-            let Some(f) = model.file(f) else { return };
-            fs.open(&ROOT, f, OpenFlags { truncate: true }).unwrap();
-            fs.release(f);
-            model.bytes(f).clear();
         }
         Step::Allocate(f, offset, len, keep) => {
             let Some(f) = model.file(f) else { return };

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::blobs::{self, Fault};
 use crate::error::{Class, Error};
-use crate::ids::{BlobId, Lsn, VersionSeq};
-use crate::versions::check::StateFinding;
+use crate::ids::{BlobId, Lsn};
+use crate::versions::check::{Affected, StateFinding};
 use crate::wal::scan::{self, Verdict};
 
 /// What part of a store is concerned.
@@ -15,7 +15,7 @@ pub enum Part {
     Log,
     /// A pack.
     Pack,
-    /// The index file of a pack.
+    /// The index file of a pack, or of the version log.
     Index,
     /// `meta/checkpoint`.
     Checkpoint,
@@ -23,10 +23,16 @@ pub enum Part {
     Versions,
     /// States, as packs hold them.
     State,
+    /// A version, or the checkpoint, beside what the log gives.
+    Replay,
     /// `meta/project.toml`.
     Identity,
     /// `meta/purged`, `meta/purge`.
     Purged,
+    /// `meta/import.toml`.
+    Import,
+    /// `meta/RESCUE.md`, `meta/rescue.py`.
+    Rescue,
 }
 
 impl Part {
@@ -40,8 +46,11 @@ impl Part {
             Self::Checkpoint => "checkpoint",
             Self::Versions => "versions",
             Self::State => "state",
+            Self::Replay => "replay",
             Self::Identity => "identity",
             Self::Purged => "purged",
+            Self::Import => "import",
+            Self::Rescue => "rescue",
         }
     }
 }
@@ -57,25 +66,6 @@ pub fn pack_verdict(f: &blobs::Finding) -> (Verdict, String) {
     let said = f.to_string();
     let place = format!("pack `{}`, offset {}", f.file.display(), f.offset);
     (verdict, said.strip_prefix(&place).unwrap_or(&said).trim_start_matches([',', ':', ' ']).to_owned())
-}
-
-/// Which files and which versions a finding concerns.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Affected {
-    /// The first few, from the root (which is empty).
-    pub paths: Vec<Vec<u8>>,
-    /// How many there are.
-    pub files: u64,
-    /// True when all that is in these directories is concerned too.
-    pub below: bool,
-    /// The first version concerned, and the last.
-    pub versions: Option<(VersionSeq, VersionSeq)>,
-    /// How many versions are.
-    pub count: u64,
-    /// Whether the newest state is concerned.
-    pub newest: bool,
-    /// In words, where there is more to say.
-    pub note: Option<String>,
 }
 
 /// One thing that is wrong.
@@ -141,9 +131,6 @@ impl Finding {
 
     pub(super) fn of_state(f: StateFinding, packs: &Path) -> Self {
         let verdict = if f.unreadable { Verdict::IoError } else { Verdict::Damage };
-        let mut finding = Self { blob: f.blob, ..Self::new(verdict, Part::State, packs, f.what) };
-        finding.affected =
-            Affected { paths: f.paths, files: f.files, below: f.below, versions: f.versions, count: f.count, newest: f.newest, note: None };
-        finding
+        Self { blob: f.blob, affected: f.affected, ..Self::new(verdict, Part::State, packs, f.what) }
     }
 }

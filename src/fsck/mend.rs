@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::BadRecord;
-use super::finding::{Affected, Finding, Part};
+use super::finding::{Finding, Part};
 use crate::ids::{BlobId, Ino, Lsn, StoreId};
 use crate::project::Layout;
 use crate::storage::Storage;
 use crate::tree::Tree;
-use crate::versions::check::PATHS;
 use crate::versions::check::log::{VersionSeen, VersionsReport};
+use crate::versions::check::{Affected, PATHS};
 use crate::versions::checkpoint::Checkpoint;
 use crate::versions::version_log::{Mode, VersionLog};
 use crate::wal::scan::Verdict;
@@ -43,7 +43,9 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
             Part::Pack => pack(finding, &of_blobs, &durable, lost_states, known),
             Part::Index => {
                 finding.affected.note = Some("no file and no version: it only says where to look".to_owned());
-                finding.mend = "it is not used; the next mount throws it away and makes it again".to_owned();
+                if finding.mend.is_empty() {
+                    finding.mend = "it is not used; the next mount throws it away and makes it again".to_owned();
+                }
             }
             Part::Checkpoint => {
                 finding.affected.newest = true;
@@ -60,6 +62,10 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
                 finding.mend =
                     format!("{COPY}; `python3 meta/rescue.py` brings out the newest state and every version whose record is sound");
             }
+            Part::Replay => {
+                finding.affected.note = Some("version and log say different things: which is right, nobody can tell from here".to_owned());
+                finding.mend = "copy the project's directory and report it; `ize cat PATH --at` shows what the version has, `ize wal inspect --path PATH` what programs did".to_owned();
+            }
             Part::Identity => {
                 finding.affected.note = Some("no file and no version: the project's name and settings".to_owned());
                 finding.mend = format!("{COPY}, or mend it by hand: it is text");
@@ -68,6 +74,11 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
                 finding.affected.note = Some("what was purged, or is being: it may be taken for missing".to_owned());
                 finding.mend = COPY.to_owned();
             }
+            Part::Import => {
+                finding.affected.note = Some("no file and no version: an import that is unfinished".to_owned());
+            }
+            // It says so itself.
+            Part::Rescue => {}
             Part::State => finding.mend = state(&finding.affected, known.versions),
         }
         if finding.verdict == Verdict::IoError {

@@ -25,6 +25,13 @@ struct File {
     source: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source_b64: Option<String>,
+    /// CRC-32 of its bytes, hexadecimal: a directory that is not the one meant must not be taken for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    check: Option<String>,
+}
+
+fn check(source: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(source))
 }
 
 impl Importing {
@@ -48,6 +55,9 @@ impl Importing {
             Some(coded) => OsString::from_vec(base64::decode(coded).ok_or_else(|| damaged("`source-b64` is not base64"))?),
             None => file.source.into(),
         };
+        if file.check.is_some_and(|said| said != check(source.as_bytes())) {
+            return Err(damaged("`source` does not fit `check` (remove that line if the source is right)"));
+        }
         Ok(Some(Self { source: source.into() }))
     }
 
@@ -58,7 +68,7 @@ impl Importing {
     pub fn write(&self, layout: &Layout) -> Result<()> {
         let bytes = self.source.as_os_str().as_bytes();
         let source_b64 = std::str::from_utf8(bytes).is_err().then(|| base64::encode(bytes));
-        let file = File { source: String::from_utf8_lossy(bytes).into_owned(), source_b64 };
+        let file = File { source: String::from_utf8_lossy(bytes).into_owned(), source_b64, check: Some(check(bytes)) };
         let text = toml::to_string(&file).map_err(|e| Error::new(Class::Failed, e.to_string()))?;
         atomic::replace(&layout.importing(), text.as_bytes())
     }
@@ -99,6 +109,13 @@ mod tests {
             begun.write(&layout).unwrap();
             assert_eq!(Importing::read(&layout).unwrap(), Some(begun));
         }
+        // By hand, or by an older ize.
+        std::fs::write(layout.importing(), "source = \"/x\"\n").unwrap();
+        assert_eq!(Importing::read(&layout).unwrap(), Some(Importing { source: "/x".into() }));
+        Importing { source: "/x".into() }.write(&layout).unwrap();
+        let text = std::fs::read_to_string(layout.importing()).unwrap();
+        std::fs::write(layout.importing(), text.replace("/x", "/y")).unwrap();
+        assert_eq!(Importing::read(&layout).unwrap_err().class, Class::Damage);
         Importing::remove(&layout).unwrap();
         assert_eq!(Importing::read(&layout).unwrap(), None);
     }

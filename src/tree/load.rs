@@ -66,7 +66,10 @@ fn entries_and_pages(blobs: &dyn BlobRead, id: &BlobId) -> Result<(Vec<Entry>, V
 fn inode_of(node: Node, names: Vec<Name>, in_table: bool) -> Inode {
     let body = match (node.kind, node.content) {
         (FileKind::File, content) => Body::File(FileBody::committed(content, node.size, node.allocated)),
-        (FileKind::Directory, Content::Directory(id)) => Body::Dir(DirBody { base: Some(id), loaded: false, ..DirBody::default() }),
+        // One without a name has no entries; an early ize left some.
+        (FileKind::Directory, Content::Directory(id)) if node.nlink > 0 => {
+            Body::Dir(DirBody { base: Some(id), loaded: false, ..DirBody::default() })
+        }
         (FileKind::Directory, _) => Body::Dir(DirBody { loaded: true, ..DirBody::default() }),
         (FileKind::Symlink, Content::Target(target)) => Body::Symlink(target.into()),
         (FileKind::Symlink, _) => Body::Symlink(Arc::from(&b""[..])),

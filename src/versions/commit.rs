@@ -115,6 +115,13 @@ impl Tree {
             }
             contents.push(NewContent { ino: dir, content: id.map_or(Content::Empty, Content::Directory), size: 0, allocated: 0 });
         }
+        // What has no name any more has no entries either: those of its committed form went with it.
+        for &ino in &dirty {
+            if self.peek(ino).is_some_and(|inode| inode.kind == FileKind::Directory && inode.nlink == 0) {
+                self.set_dir_base(ino, None);
+                contents.push(NewContent { ino, content: Content::Empty, size: 0, allocated: 0 });
+            }
+        }
         // 5. The table.
         for &ino in &dirty {
             let Some(inode) = self.peek(ino) else { continue };

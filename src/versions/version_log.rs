@@ -209,20 +209,26 @@ impl VersionLog {
         name.into()
     }
 
-    /// Takes what the index file holds, when it fits the log. Its versions are checked when they are read.
+    /// Takes what the index file holds, when it fits the log. Its versions are checked when they are read. Who writes throws one away that does
+    /// not fit.
     fn load_index(&mut self, len: u64, keep: Option<VersionSeq>) {
-        let Some((index, covered)) = version_index::read(&*self.storage, &self.index_path(), self.store) else { return };
-        let Some(last) = index.last() else { return };
-        let count = index.len() as u64;
+        match self.fitting_index(len, keep) {
+            Some((index, covered)) => (self.indexed, self.index, self.end) = (index.len() as u64, index, covered),
+            None if self.writable => _ = self.storage.remove(&self.index_path()),
+            None => {}
+        }
+    }
+
+    fn fitting_index(&self, len: u64, keep: Option<VersionSeq>) -> Option<(Vec<Light>, u64)> {
+        let (index, covered) = version_index::read(&*self.storage, &self.index_path(), self.store)?;
+        let last = index.last()?;
         let wanted = covered <= len && keep.is_none_or(|k| last.seq <= k);
         // The log may have been put back to an older one, or to that of another time.
         let fits = wanted
             && self
                 .read_frame(last.offset)
                 .is_ok_and(|(version, next)| next == covered && (version.seq, version.id, version.last) == (last.seq, last.id, last.last));
-        if fits {
-            (self.index, self.indexed, self.end) = (index, count, covered);
-        }
+        fits.then_some((index, covered))
     }
 
     /// Writes the index file when it lacks many versions. Only versions that count are in it.

@@ -339,13 +339,13 @@ pub struct RestoreArgs {
 /// `ize fsck`.
 #[derive(Debug, Group)]
 #[command(
-    after_help = "Needs no mount, works beside a live one, never writes. Exit codes: 0 clean, 4 only what the next mount mends by itself, 5 damage, 6 I/O error.\n\nExamples:\n  ize fsck notes\n  ize fsck notes --deep\n  ize fsck /backup/ize/projects/67e55044-10b1-426f-9247-bb680e5fe0c8 --json"
+    after_help = "Needs no mount, works beside a live one, never writes. Exit codes: 0 clean, 4 only what the next mount mends by itself or what may be removed, 5 damage, 6 I/O error.\n\nExamples:\n  ize fsck notes\n  ize fsck notes --deep\n  ize fsck /backup/ize/projects/67e55044-10b1-426f-9247-bb680e5fe0c8 --json"
 )]
 pub struct FsckArgs {
     /// A project, or a project's directory wherever it is [default: the project of the current directory]
     #[arg(value_name = "PROJECT|DIR")]
     pub word: Option<OsString>,
-    /// Read and hash every byte of the packs, too
+    /// Read and hash every byte of the packs, too, and make every version again that the log still holds (else only the newest)
     #[arg(long)]
     pub deep: bool,
     /// One JSON object a finding, after a summary

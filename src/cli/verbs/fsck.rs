@@ -32,7 +32,8 @@ pub fn run(args: &FsckArgs, session: &mut Session) -> Result<()> {
     let layout: Layout = target.layout.clone().ok_or_else(no_store)?;
     let store: StoreId = target.store;
     let mut progress = Progress::new("checking", target.bytes());
-    let report = fsck::check(&Disk::shared(), &layout, store, &Options { deep: args.deep }, &mut |done| progress.at(done))?;
+    let report =
+        fsck::check(&Disk::shared(), &layout, store, &Options { deep: args.deep, ..Options::default() }, &mut |done| progress.at(done))?;
     drop(progress);
     summary(args, &report, session)?;
     for finding in &report.findings {
@@ -52,7 +53,7 @@ fn summary(args: &FsckArgs, report: &Report, session: &mut Session) -> Result<()
             "segments": segments, "records": records, "wal_bytes": log_bytes, "end": report.end,
             "packs": packs, "blobs": blobs, "blob_bytes": pack_bytes,
             "versions": report.versions, "states": states.states, "directories": states.directories, "files": states.files,
-            "chunks": states.chunks, "pending": report.pending, "notes": report.notes,
+            "chunks": states.chunks, "rebuilt": report.rebuilt, "pending": report.pending, "notes": report.notes,
         }));
     }
     let role = match report.worst() {
@@ -72,6 +73,8 @@ fn summary(args: &FsckArgs, report: &Report, session: &mut Session) -> Result<()
         "{} versions{pending}; {} directories, {} files, {} chunks looked at",
         report.versions, states.directories, states.files, states.chunks
     ))?;
+    let over = if report.passed_over > 0 { format!(" ({} older ones were not: --deep)", report.passed_over) } else { String::new() };
+    session.out.line(&format!("{} states made again from the log{over}", report.rebuilt))?;
     if !args.deep {
         session.out.line("the bytes of chunks were not read (--deep reads them)")?;
     }

@@ -11,6 +11,7 @@ use crate::engine::core::{Item, for_each_item};
 use crate::engine::group::Grouper;
 use crate::engine::pace::Pace;
 use crate::engine::parts::{Start, Window};
+use crate::fsck;
 use crate::ids::{BlobId, Time};
 use crate::op::ProcessKey;
 use crate::tree::{BlobRead, Tree};
@@ -39,6 +40,7 @@ pub(super) fn processes() -> &'static [u32] {
 }
 
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
+static REBUILT: AtomicU64 = AtomicU64::new(0);
 
 /// Versions cover the log without gap or overlap, parts of a window are all there and in order, and every state can be read.
 pub(super) fn check_versions(disk: &SimDisk, story: &str) {
@@ -60,6 +62,20 @@ pub(super) fn check_versions(disk: &SimDisk, story: &str) {
     }
     let last = store.versions().last().unwrap();
     assert!(last.is_none_or(|last| last.is_whole() && last.seq == newest), "{story}: the checkpoint names a part");
+    let report = check_whole(disk, fsck::Options { deep: true, ..fsck::Options::default() }, story);
+    REBUILT.fetch_add(report.rebuilt, Ordering::Relaxed);
+}
+
+/// Nothing is wrong with the store, and all versions whose records are left are what these give.
+pub(super) fn check_whole(disk: &SimDisk, options: fsck::Options, story: &str) -> fsck::Report {
+    let layout = Layout::new("/p");
+    let report = fsck::check(&disk.shared(), &layout, STORE, &options, &mut |_| {}).unwrap_or_else(|e| panic!("{story}: {e}"));
+    // Who the project is stands on no simulated disk.
+    let wrong: Vec<_> = report.findings.iter().filter(|f| f.part != fsck::Part::Identity).collect();
+    assert!(wrong.is_empty() && report.passed_over == 0, "{story}: {wrong:#?}");
+    assert!(report.notes.iter().all(|note| !note.contains("made again")), "{story}: {:?}", report.notes);
+    assert_eq!(report.states.leftovers, 0, "{story}");
+    report
 }
 
 /// The check above and the histories that use it are of worth only if they meet windows of several sessions.
@@ -71,6 +87,7 @@ fn random_histories_hold_windows_of_several_sessions() {
         check(&disk, true, &seen, seen.states.len() - 1, &format!("seed {seed}"));
     }
     assert!(WINDOWS.load(Ordering::Relaxed) > 4);
+    assert!(REBUILT.load(Ordering::Relaxed) > 10);
 }
 
 fn caller(which: usize) -> Caller {

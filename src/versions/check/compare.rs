@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{Affected, Checker};
+use super::{Checker, Concerns};
 use crate::ids::Ino;
 use crate::tree::{BlobRead, decode_blob};
 use crate::versions::inode_table;
@@ -90,7 +90,7 @@ impl Checker<'_> {
                 _ => continue,
             };
             told += 1;
-            self.found(None, what, false, &Affected::File(&path));
+            self.found(None, what, false, &Concerns::File(&path));
         }
         told > 0
     }

@@ -1,13 +1,13 @@
 //! One node by itself: its kind and content agree, its pieces cover it, its chunks exist with the lengths that are told of them.
 
-use super::{Affected, Checker, pair};
+use super::{Checker, Concerns, pair};
 use crate::ids::{BlobId, Time};
 use crate::tree::{SIZE_MAX, TreeError, decode_blob};
 use crate::versions::node::{Content, FileKind, Node, Piece};
 
 impl Checker<'_> {
     /// Checks a node's own fields and, of a regular file, its pieces; `holder` is the blob that it stands in. False when something is wrong.
-    pub(super) fn node(&mut self, holder: &BlobId, node: &Node, path: &Affected<'_>) -> bool {
+    pub(super) fn node(&mut self, holder: &BlobId, node: &Node, path: &Concerns<'_>) -> bool {
         let times = [node.attrs.atime, node.attrs.mtime, node.attrs.ctime, node.attrs.birth];
         let wrong_time = |t: &Time| t.nanos >= 1_000_000_000;
         let mut wrong = None;
@@ -65,7 +65,7 @@ impl Checker<'_> {
         }
     }
 
-    fn pieces(&mut self, holder: &BlobId, node: &Node, pieces: &[Piece], path: &Affected<'_>) -> bool {
+    fn pieces(&mut self, holder: &BlobId, node: &Node, pieces: &[Piece], path: &Concerns<'_>) -> bool {
         self.report.files += 1;
         let (mut size, mut stored, mut sound) = (0u64, 0u64, true);
         for piece in pieces {
@@ -88,7 +88,7 @@ impl Checker<'_> {
         sound
     }
 
-    fn chunk(&mut self, id: &BlobId, len: u32, path: &Affected<'_>) -> bool {
+    fn chunk(&mut self, id: &BlobId, len: u32, path: &Concerns<'_>) -> bool {
         let leaf = pair(&[&[3], &id.0, &len.to_le_bytes()]).to_le_bytes();
         if self.leaves.contains(&leaf) {
             return true;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Class, Error, Result};
-use crate::ids::{BlobId, Lsn, StoreId, VersionSeq};
+use crate::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
 use crate::storage::{FileRef, Storage};
+use crate::versions::version_index::{Light, PathFilter};
 use crate::versions::version_log::{ChangeId, FRAME, HEADER, Version, VersionLog};
 
 /// Places behind damage at which a record is tried.
@@ -36,6 +37,12 @@ pub struct VersionSeen {
     pub offset: u64,
     /// Which part of its window it is, and of how many.
     pub part: (u32, u32),
+    /// Operations in it, and bytes written.
+    pub work: (u64, u64),
+    /// When it ended, or one before it did, if that was later.
+    pub end: Time,
+    /// Its paths, as the index file has them.
+    pub filter: PathFilter,
 }
 
 /// One thing that is wrong with the version log.
@@ -54,7 +61,7 @@ pub struct VersionFinding {
 /// What the version log holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionsReport {
-    /// Versions, oldest first. About 120 bytes each.
+    /// Versions, oldest first. About 160 bytes each.
     pub versions: Vec<VersionSeen>,
     /// What is wrong.
     pub findings: Vec<VersionFinding>,
@@ -176,7 +183,9 @@ fn follow(report: &mut VersionsReport, version: &Version, offset: u64) {
                 let last = Lsn(version.covers.0.saturating_sub(1));
                 let seq = VersionSeq(seq.0 - version.thinned - 1);
                 let (id, part) = (ChangeId(0), (1, 1));
-                report.versions.push(VersionSeen { seq, id, covers: last, first: last, last, root, sound: false, offset, part });
+                let (covers, first, sound, work) = (last, last, false, (0, 0));
+                let (end, filter) = (Time::default(), PathFilter::default());
+                report.versions.push(VersionSeen { seq, id, covers, first, last, root, sound, offset, part, work, end, filter });
             }
         }
         _ if version.covers != Lsn(1) || version.parent_root.is_some() => {
@@ -196,11 +205,20 @@ fn follow(report: &mut VersionsReport, version: &Version, offset: u64) {
     for what in wrong {
         report.findings.push(VersionFinding { unreadable: false, offset, what, versions: Some((seq, seq)) });
     }
-    let Version { id, covers, first, last, root, .. } = *version;
-    report.versions.push(VersionSeen { seq, id, covers, first, last, root, sound: true, offset, part: (version.part, version.parts) });
+    let Version { id, covers, first, last, root, end, .. } = *version;
+    // The parts of a window may have ended in another order.
+    let end = report.versions.last().map_or(end, |before| before.end.max(end));
+    let (part, work, filter) = ((version.part, version.parts), (version.operations, version.bytes), PathFilter::of(&version.paths));
+    report.versions.push(VersionSeen { seq, id, covers, first, last, root, sound: true, offset, part, work, end, filter });
 }
 
 impl VersionSeen {
+    /// What the index file should say of it.
+    #[must_use]
+    pub const fn light(&self) -> Light {
+        Light { offset: self.offset, seq: self.seq, last: self.last, end: self.end, id: self.id, paths: self.filter }
+    }
+
     fn goes_on_in(&self, next: &Version) -> bool {
         self.sound && self.part.0 < next.part && (self.first, self.last, self.part.1) == (next.first, next.last, next.parts)
     }

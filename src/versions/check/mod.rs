@@ -13,6 +13,7 @@
 mod compare;
 mod content;
 pub mod log;
+pub mod same;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,25 @@ pub enum Whose {
     Newest,
 }
 
+/// Which files and which versions a finding concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// Files and directories, from the root (which is empty): at most [`PATHS`].
+    pub paths: Vec<Vec<u8>>,
+    /// How many there are.
+    pub files: u64,
+    /// True when all that is in these directories is concerned too.
+    pub below: bool,
+    /// The first version concerned, and the last.
+    pub versions: Option<(VersionSeq, VersionSeq)>,
+    /// How many versions are.
+    pub count: u64,
+    /// Whether the newest state (the checkpoint's) is concerned.
+    pub newest: bool,
+    /// In words, where there is more to say.
+    pub note: Option<String>,
+}
+
 /// One thing that is wrong with states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateFinding {
@@ -57,18 +77,8 @@ pub struct StateFinding {
     pub blob: Option<BlobId>,
     /// In words.
     pub what: String,
-    /// Files and directories concerned, from the root (which is empty): at most [`PATHS`].
-    pub paths: Vec<Vec<u8>>,
-    /// How many there are.
-    pub files: u64,
-    /// True when everything in these directories is concerned too.
-    pub below: bool,
-    /// The first version concerned, and the last.
-    pub versions: Option<(VersionSeq, VersionSeq)>,
-    /// How many versions are.
-    pub count: u64,
-    /// Whether the checkpoint's state is concerned.
-    pub newest: bool,
+    /// What it concerns.
+    pub affected: Affected,
 }
 
 /// What was checked, and what is wrong.
@@ -82,6 +92,8 @@ pub struct StatesReport {
     pub files: u64,
     /// Chunks looked up.
     pub chunks: u64,
+    /// Directories without a name that are said to have entries: ize left those of their last committed form there once. They mean nothing.
+    pub leftovers: u64,
     /// What is wrong, in the order in which it was met.
     pub findings: Vec<StateFinding>,
     /// Findings that were not kept.
@@ -196,13 +208,13 @@ impl<'a> Checker<'a> {
         }
         let state = match load_state(self.blobs, root) {
             Ok(state) => state,
-            Err(e) => return self.unreadable("the root of the state", *root, &e, &Affected::Below(b"")),
+            Err(e) => return self.unreadable("the root of the state", *root, &e, &Concerns::Below(b"")),
         };
         let tree = self.walk_dirs(root, &state);
         let table = self.walk_table(root, &state, &tree);
         if !tree.broken && !table.broken && (tree.pairs, tree.inodes, tree.links) != (table.pairs, table.inodes, table.links) {
             if !self.compare(&state) {
-                self.found(Some(*root), "the directories and the inode table do not agree".to_owned(), false, &Affected::Below(b""));
+                self.found(Some(*root), "the directories and the inode table do not agree".to_owned(), false, &Concerns::Below(b""));
             }
         } else if !tree.bad && !table.bad {
             if self.states.len() >= REMEMBERED {
@@ -219,7 +231,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A blob that is missing, wrong, of another form, or cannot be read.
-    fn unreadable(&mut self, noun: &str, id: BlobId, e: &TreeError, affected: &Affected<'_>) {
+    fn unreadable(&mut self, noun: &str, id: BlobId, e: &TreeError, concerns: &Concerns<'_>) {
         let refused = matches!(e, TreeError::Blob { damaged: false, .. } | TreeError::Log { .. });
         let why = match e {
             TreeError::Blob { why, .. } => why.clone(),
@@ -227,10 +239,10 @@ impl<'a> Checker<'a> {
             other => other.to_string(),
         };
         let verb = if refused { "cannot be read" } else { "is missing or damaged" };
-        self.found(Some(id), format!("{noun}, blob {id}, {verb}: {why}"), refused, affected);
+        self.found(Some(id), format!("{noun}, blob {id}, {verb}: {why}"), refused, concerns);
     }
 
-    fn found(&mut self, blob: Option<BlobId>, what: String, unreadable: bool, affected: &Affected<'_>) {
+    fn found(&mut self, blob: Option<BlobId>, what: String, unreadable: bool, concerns: &Concerns<'_>) {
         let key = (blob, what);
         let known = match self.known.get_mut(&key) {
             Some(known) => known,
@@ -244,28 +256,28 @@ impl<'a> Checker<'a> {
                 self.known.entry(key).or_insert(Known { at, paths: HashSet::new(), last: None })
             }
         };
-        let Some(finding) = self.report.findings.get_mut(known.at) else { return };
-        let (path, below) = match affected {
-            Affected::File(path) => (Some(*path), false),
-            Affected::Below(path) => (Some(*path), true),
-            Affected::Unknown => (None, false),
+        let Some(StateFinding { affected, .. }) = self.report.findings.get_mut(known.at) else { return };
+        let (path, below) = match concerns {
+            Concerns::File(path) => (Some(*path), false),
+            Concerns::Below(path) => (Some(*path), true),
+            Concerns::Unknown => (None, false),
         };
-        finding.below |= below;
+        affected.below |= below;
         if let Some(path) = path
             && known.paths.len() < COUNTED
             && known.paths.insert(self.seeds.hash_one(path))
         {
-            finding.files += 1;
-            if finding.paths.len() < PATHS {
-                finding.paths.push(path.to_vec());
+            affected.files += 1;
+            if affected.paths.len() < PATHS {
+                affected.paths.push(path.to_vec());
             }
         }
         match self.whose {
-            Whose::Newest => finding.newest = true,
+            Whose::Newest => affected.newest = true,
             Whose::Version(seq) if known.last != Some(seq) => {
                 known.last = Some(seq);
-                finding.count += 1;
-                finding.versions = Some((finding.versions.map_or(seq, |(first, _)| first), seq));
+                affected.count += 1;
+                affected.versions = Some((affected.versions.map_or(seq, |(first, _)| first), seq));
             }
             Whose::Version(_) => {}
         }
@@ -274,7 +286,7 @@ impl<'a> Checker<'a> {
     /// Names the files whose inode numbers are in `range` (both ends) in what was found last of `what`.
     fn name_inodes(&mut self, blob: Option<BlobId>, what: &str, state: &State, range: (Ino, Ino)) {
         let Some(known) = self.known.get(&(blob, what.to_owned())) else { return };
-        if self.report.findings.get(known.at).is_none_or(|f| !f.paths.is_empty()) {
+        if self.report.findings.get(known.at).is_none_or(|f| !f.affected.paths.is_empty()) {
             return;
         }
         let unreadable = self.report.findings.get(known.at).is_some_and(|f| f.unreadable);
@@ -285,7 +297,7 @@ impl<'a> Checker<'a> {
             }
         });
         for path in named {
-            self.found(blob, what.to_owned(), unreadable, &Affected::File(&path));
+            self.found(blob, what.to_owned(), unreadable, &Concerns::File(&path));
         }
     }
 
@@ -298,7 +310,7 @@ impl<'a> Checker<'a> {
 }
 
 /// What a finding concerns.
-enum Affected<'p> {
+enum Concerns<'p> {
     /// This.
     File(&'p [u8]),
     /// This directory and everything in it.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Affected, Checker, REMEMBERED, Sum};
+use super::{Checker, Concerns, REMEMBERED, Sum};
 use crate::ids::{BlobId, Ino};
 use crate::tree::decode_blob;
 use crate::versions::inode_table::{BITS, HEIGHT_MAX, TableNode};
@@ -22,7 +22,7 @@ impl Checker<'_> {
         let Some(id) = state.inodes else { return Sum::default() };
         if state.inodes_height > HEIGHT_MAX {
             let what = format!("the inode table is said to be {} high, {HEIGHT_MAX} is the most", state.inodes_height);
-            self.found(Some(*root_id), what, false, &Affected::Below(b""));
+            self.found(Some(*root_id), what, false, &Concerns::Below(b""));
             return Sum::BROKEN;
         }
         let has = tree.inodes.saturating_add(tree.links);
@@ -41,7 +41,7 @@ impl Checker<'_> {
             Ok(node) => node,
             Err(e) => {
                 let before = self.report.findings.len();
-                self.unreadable("a part of the inode table", id, &e, &Affected::Unknown);
+                self.unreadable("a part of the inode table", id, &e, &Concerns::Unknown);
                 if let Some(what) = self.report.findings.get(before).map(|f| f.what.clone()) {
                     self.name_inodes(Some(id), &what, walk.state, range);
                 }
@@ -104,7 +104,7 @@ impl Checker<'_> {
     fn table_wrong(&mut self, walk: &Walk<'_>, id: &BlobId, sum: &mut Sum, range: (Ino, Ino), wrong: String) {
         sum.bad = true;
         let what = format!("the inode table in blob {id} is wrong: {wrong}");
-        self.found(Some(*id), what.clone(), false, &Affected::Unknown);
+        self.found(Some(*id), what.clone(), false, &Concerns::Unknown);
         self.name_inodes(Some(*id), &what, walk.state, range);
     }
 
@@ -122,20 +122,22 @@ impl Checker<'_> {
         if several.len() != names.len() || names.len() as u64 != u64::from(node.nlink) {
             let (n, said) = (several.len(), node.nlink);
             self.table_wrong(walk, id, sum, range, format!("inode {ino} has {n} names and says {said} links"));
-        } else if node.nlink == 1 || (node.kind == FileKind::Directory && (node.nlink > 0 || node.content != Content::Empty)) {
+        } else if node.nlink == 1 || (node.kind == FileKind::Directory && node.nlink > 0) {
             self.table_wrong(walk, id, sum, range, format!("inode {ino} belongs in its directory"));
+        } else if node.kind == FileKind::Directory && node.content != Content::Empty {
+            self.report.leftovers += 1;
         }
         for name in &names {
             sum.link(ino, name.dir, node.kind, &name.name);
         }
         let mark = self.report.findings.len();
-        if !self.node(id, &node, &Affected::Unknown) {
+        if !self.node(id, &node, &Concerns::Unknown) {
             sum.bad = true;
             let new: Vec<_> = self.report.findings.iter().skip(mark).map(|f| (f.blob, f.what.clone())).collect();
             for (blob, what) in new {
                 if names.is_empty() {
                     let nobody = format!("(inode {ino}, which has no name)").into_bytes();
-                    self.found(blob, what.clone(), false, &Affected::File(&nobody));
+                    self.found(blob, what.clone(), false, &Concerns::File(&nobody));
                 }
                 self.name_inodes(blob, &what, walk.state, range);
             }

@@ -95,8 +95,8 @@ fn link(dir: u64, name: &[u8]) -> Link {
 #[track_caller]
 fn says(report: &StatesReport, what: &str, paths: &[&str]) {
     let found = report.findings.iter().find(|f| f.what.contains(what)).unwrap_or_else(|| panic!("{what}: {:#?}", report.findings));
-    assert_eq!(found.paths.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>(), paths, "{found:?}");
-    assert_eq!((found.versions, found.newest), (Some((VersionSeq(1), VersionSeq(1))), true), "{found:?}");
+    assert_eq!(found.affected.paths.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>(), paths, "{found:?}");
+    assert_eq!((found.affected.versions, found.affected.newest), (Some((VersionSeq(1), VersionSeq(1))), true), "{found:?}");
 }
 
 /// Histories of random operations give sound states, whose shared parts are read once, and every blob that is gone, cut or flipped is found.
@@ -151,8 +151,8 @@ fn real_states_are_sound_and_every_wrong_blob_in_them_is_found() {
                 wrong.set(id, bad);
                 let report = check(&wrong, next, &roots);
                 assert!(!report.findings.is_empty(), "seed {seed}, blob {id}");
-                assert!(report.findings.iter().all(|f| f.count > 0 || f.newest), "{:#?}", report.findings);
-                assert!(report.findings.iter().any(|f| f.files > 0), "{:#?}", report.findings);
+                assert!(report.findings.iter().all(|f| f.affected.count > 0 || f.affected.newest), "{:#?}", report.findings);
+                assert!(report.findings.iter().any(|f| f.affected.files > 0), "{:#?}", report.findings);
             }
             wrong.0.lock().unwrap().clear();
         }
@@ -186,7 +186,7 @@ fn a_sound_handmade_state_is_sound_and_each_slip_in_it_is_named_with_its_path() 
     let bad = state(&b, 1, vec![entry(b"a", 2, None), sub(2)], vec![(2, three), (3, at(1))]);
     let report = check(&b, 4, &[bad]);
     let found = report.findings.iter().find(|f| f.what.contains("inode 2 has 2 names and says 3 links")).unwrap();
-    let mut paths = found.paths.clone();
+    let mut paths = found.affected.paths.clone();
     paths.sort();
     assert_eq!(paths, [b"a".to_vec(), b"d/c".to_vec()]);
     // The table and the directories tell different stories.

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::vec;
 
-use super::{Affected, Checker, DEPTH, REMEMBERED, Sum};
+use super::{Checker, Concerns, DEPTH, REMEMBERED, Sum};
 use crate::ids::{BlobId, Ino};
 use crate::tree::{NAME_MAX, decode_blob};
 use crate::versions::node::{Content, DirNode, Entry, FileKind, State};
@@ -70,10 +70,10 @@ impl Checker<'_> {
         let mut sum = Sum::default();
         if root.kind != FileKind::Directory {
             let what = format!("the root of state {root_id} is no directory");
-            self.found(Some(*root_id), what, false, &Affected::Below(b""));
+            self.found(Some(*root_id), what, false, &Concerns::Below(b""));
             return Sum::BROKEN;
         }
-        sum.bad |= !self.node(root_id, root, &Affected::File(b""));
+        sum.bad |= !self.node(root_id, root, &Concerns::File(b""));
         let content = if let Content::Directory(id) = root.content { Some(id) } else { None };
         // Directories of this state that were gone into: one inode number stands in one place.
         let mut seen: HashSet<Ino> = HashSet::new();
@@ -110,7 +110,7 @@ impl Checker<'_> {
                                     Ok(entries) => (Some(page), entries),
                                     Err(e) => {
                                         got.sum.add(&Sum::BROKEN);
-                                        self.unreadable("a page of a directory", page, &e, &Affected::Below(&path));
+                                        self.unreadable("a page of a directory", page, &e, &Concerns::Below(&path));
                                         continue;
                                     }
                                 }
@@ -180,12 +180,12 @@ impl Checker<'_> {
         }
         if !seen.insert(ino) {
             let what = format!("directory {ino} stands in more than one place, or in itself");
-            self.found(Some(holder), what, false, &Affected::Below(path));
+            self.found(Some(holder), what, false, &Concerns::Below(path));
             return Some(DirSum { sum: Sum::BROKEN, subdirs: 0 });
         }
         // Two frames a level.
         if stack.len() / 2 >= DEPTH {
-            self.found(None, format!("directories are nested deeper than {DEPTH}"), false, &Affected::Below(&[]));
+            self.found(None, format!("directories are nested deeper than {DEPTH}"), false, &Concerns::Below(&[]));
             return Some(DirSum { sum: Sum::BROKEN, subdirs: 0 });
         }
         self.report.directories += 1;
@@ -193,7 +193,7 @@ impl Checker<'_> {
             Ok(DirNode::Entries(entries)) => VecDeque::from([Part::Entries(entries)]),
             Ok(DirNode::Pages(pages)) => pages.into_iter().map(Part::Blob).collect(),
             Err(e) => {
-                self.unreadable("a directory", id, &e, &Affected::Below(path));
+                self.unreadable("a directory", id, &e, &Concerns::Below(path));
                 return Some(DirSum { sum: Sum::BROKEN, subdirs: 0 });
             }
         };
@@ -206,7 +206,7 @@ impl Checker<'_> {
         let mut got = got;
         if !got.sum.broken && u64::from(nlink) != 2 + got.subdirs {
             let what = format!("directory {ino} has {} subdirectories and says {nlink} links", got.subdirs);
-            self.found(Some(*holder), what, false, &Affected::File(path));
+            self.found(Some(*holder), what, false, &Concerns::File(path));
             got.sum.bad = true;
         }
         got
@@ -214,7 +214,7 @@ impl Checker<'_> {
 
     fn unsorted(&mut self, holder: &BlobId, path: &[u8]) {
         let what = format!("the entries in blob {holder} are not sorted, or a name is there twice");
-        self.found(Some(*holder), what, false, &Affected::Below(path));
+        self.found(Some(*holder), what, false, &Concerns::Below(path));
     }
 
     /// The entries of one page: what they come to, and the directories among them.
@@ -254,14 +254,14 @@ impl Checker<'_> {
             }
             if let Some(wrong) = wrong {
                 sum.bad = true;
-                self.found(Some(*holder), format!("an entry in blob {holder} is wrong: {wrong}"), false, &Affected::File(&at));
+                self.found(Some(*holder), format!("an entry in blob {holder} is wrong: {wrong}"), false, &Concerns::File(&at));
             }
             let Some(node) = entry.node else {
                 sum.link(entry.ino, dir, entry.kind, name);
                 continue;
             };
             sum.single(entry.ino, dir);
-            sum.bad |= !self.node(holder, &node, &Affected::File(&at));
+            sum.bad |= !self.node(holder, &node, &Concerns::File(&at));
             if node.kind == FileKind::Directory {
                 got.dir.subdirs += 1;
                 let content = if let Content::Directory(id) = node.content { Some(id) } else { None };

@@ -55,7 +55,7 @@ pub type Visit<'a> = dyn FnMut(&Record<'_>, &Arc<Segment>) -> Result<ControlFlow
 pub fn find(word: Option<&OsStr>, session: &Session) -> Result<Target> {
     match session.log_meant(word)? {
         LogTarget::Project(dir) => match Project::open(&dir) {
-            Ok(project) => of_project(project, None),
+            Ok(project) => of_its_own_log(project),
             // The log is readable without its project; what is wrong with that is another matter.
             Err(e) if has_segments(&dir.join("wal")) => {
                 output::warn(&format!("{}; the log is shown as a directory of segments", e.message));
@@ -72,7 +72,7 @@ fn of_path(path: &Path) -> Result<Target> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(format!("cannot look at {}", output::name_of(path)), e))?;
     if named.is_none() && meta.is_dir() {
         if let Some(project) = project_of_log(path) {
-            return of_project(project, None);
+            return of_its_own_log(project);
         }
         // A copy of a project's directory without its identity, or of its wal/ alone.
         let inner = path.join("wal");
@@ -96,6 +96,22 @@ fn project_of_log(dir: &Path) -> Option<Project> {
     let dir = std::fs::canonicalize(dir).ok()?;
     let project = Project::open(dir.parent()?).ok()?;
     (std::fs::canonicalize(project.layout.wal()).ok()? == dir).then_some(project)
+}
+
+/// The whole log of a project. Where all segments are another store's than the project says it is, that word is wrong: it is one against many.
+fn of_its_own_log(project: Project) -> Result<Target> {
+    let wal = project.layout.wal();
+    let ids = list(&Disk, &wal).unwrap_or_default();
+    let sound = |id: &SegmentId| {
+        let head = read_head(&segment_path(&wal, *id)).ok()?;
+        Header::decode(&head, None, *id).ok().map(|header| header.store)
+    };
+    let mut stores = ids.iter().filter_map(sound).peekable();
+    if stores.peek().is_some() && stores.all(|store| store != project.identity.id) {
+        output::warn("meta/project.toml names another store than every segment of its log does; the segments are believed");
+        return of_directory(&wal);
+    }
+    of_project(project, None)
 }
 
 fn of_project(project: Project, only: Option<SegmentId>) -> Result<Target> {
