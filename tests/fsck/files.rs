@@ -176,7 +176,8 @@ fn one_flipped_bit_in_every_kind_of_file_is_named_or_cannot_matter() {
     });
     assert_eq!((told.code, told.findings.len()), (0, 0), "{:#?}", told.findings);
     let committed = said(home.command(&["commit", "p", "-m", "x"]).arg("--central-dir").arg(&copy).output().unwrap());
-    assert_eq!(committed.code, 0, "{committed:?}");
+    // What Pijul says of its own files is said, and holds nobody up.
+    assert!(committed.code == 0 || (cfg!(feature = "pijul") && committed.err.contains("is safe, but Pijul")), "{committed:?}");
     readable(&home, &copy, &["sound", "large", "d/a", "next", "late"]);
     assert_eq!(fsck(&home, &copy, true).code, 0);
 
