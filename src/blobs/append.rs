@@ -16,7 +16,7 @@ use crate::ids::{BlobId, PackId, StoreId};
 use crate::storage::{FileRef, Storage, StorageFile};
 
 /// Bytes of large entries after which the disk is told to write them: the sync at the pack's end then has little to do, and whoever writes a
-/// lot does not fill the memory with what nobody reads.
+/// lot does not fill the memory with what is read once more at most.
 const WRITE_BEHIND: u64 = 8 << 20;
 /// Entries of so many bytes are large. What is smaller is wanted again sooner, and stays in memory as long as there is room.
 const LARGE: u64 = 16 << 10;

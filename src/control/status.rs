@@ -42,9 +42,12 @@ pub struct StatusReport {
     pub read_only: bool,
     /// Why writes answer EIO, if they do (a sync failed).
     pub poisoned: Option<String>,
-    /// Writes that wait for room on a full disk.
+    /// Writes that wait, for room on a full disk or because they are held back.
     #[serde(default)]
     pub held_writes: u64,
+    /// Writes are held back because the store is near `retention.max-store`.
+    #[serde(default)]
+    pub holding_back: bool,
     /// Last record appended.
     pub appended: Lsn,
     /// Last record known to survive a power cut.

@@ -37,7 +37,7 @@ impl Brake {
             return false;
         }
         let since = self.on.get_or_insert(Since { at: now, least: size });
-        if size < since.least {
+        if size.saturating_add(max / 256) <= since.least {
             *since = Since { at: now, least: size };
         } else if now.duration_since(since.at) >= PATIENCE {
             (self.on, self.off_until) = (None, Some(now + LET_ALONE));

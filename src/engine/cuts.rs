@@ -1,4 +1,4 @@
-//! Chunks that an import cut and stored before it logged them, so that replay need not read a large file to cut it again. It only saves
+//! Chunks that an import or a stream cut and stored before they were logged, so that replay need not read a large file to cut it again. It only saves
 //! work: what is not remembered is read.
 
 use std::collections::HashMap;

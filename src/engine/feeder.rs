@@ -30,12 +30,14 @@ pub(super) struct Feeder {
 impl Feeder {
     pub(super) fn new(core: Arc<Core>, owner: (u32, u32)) -> Self {
         if cfg!(feature = "pijul") {
-            // The index may lack the change that was made last: the version after what it names is as good as fed.
-            let head = super::pijul_index::read(&core.layout).map(|index| index.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq));
+            // The index may lack the change that was made last: the version after what it names is as good as fed. Where it is not there
+            // although there is a repository, nobody knows before that was looked at.
+            let index = super::pijul_index::read(&core.layout).ok().filter(|index| !index.is_empty() || !core.layout.pijul().exists());
+            let head = index.map(|index| index.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq));
             let mut history = core.history();
-            let next = head.as_ref().ok().and_then(|head| history.versions.after(*head).ok());
+            let next = head.and_then(|head| history.versions.after(head).ok());
             history.fed = match (head, next) {
-                (Ok(head), Some(next)) => Fed::UpTo(head, next.map_or(head, |version| version.seq)),
+                (Some(head), Some(next)) => Fed::UpTo(head, next.map_or(head, |version| version.seq)),
                 _ => Fed::Unknown,
             };
         }

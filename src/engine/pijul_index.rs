@@ -29,15 +29,20 @@ pub fn read(layout: &Layout) -> Result<BTreeMap<VersionSeq, String>> {
         .collect())
 }
 
-/// Appends entries.
+/// Appends entries, durably.
 ///
 /// # Errors
 /// I/O errors.
 pub fn append(layout: &Layout, entries: &[(VersionSeq, String)]) -> Result<()> {
     let path = layout.pijul_index();
-    let text: String = entries.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect();
+    let text = text_of(entries);
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-    file.and_then(|mut f| f.write_all(text.as_bytes())).doing(|| format!("cannot write {}", path.display()))
+    // Durable, so that it never lacks more than the change that is being made.
+    file.and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_data())).doing(|| format!("cannot write {}", path.display()))
+}
+
+fn text_of(entries: &[(VersionSeq, String)]) -> String {
+    entries.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect()
 }
 
 /// Writes the whole index anew.
@@ -45,13 +50,7 @@ pub fn append(layout: &Layout, entries: &[(VersionSeq, String)]) -> Result<()> {
 /// # Errors
 /// I/O errors.
 pub fn rewrite(layout: &Layout, entries: &[(VersionSeq, String)]) -> Result<()> {
-    match std::fs::remove_file(layout.pijul_index()) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io(format!("cannot remove {}", layout.pijul_index().display()), e));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    append(layout, entries)
+    crate::project::atomic::replace(&layout.pijul_index(), text_of(entries).as_bytes())
 }
 
 /// The version whose Pijul hash begins with `prefix`.

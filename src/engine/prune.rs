@@ -16,6 +16,9 @@ use crate::wal::prune::{Keep, Limits};
 use crate::wal::scan::SegmentInfo;
 use crate::wal::{self, Bounds};
 
+/// With fewer bytes in the log, the last segment stays where everything may go: one that is begun takes some MiB at once.
+const TURN_FROM: u64 = 16 << 20;
+
 /// What a prune did, or with a dry run would do.
 #[derive(Clone, Debug, Default)]
 pub struct Pruned {
@@ -62,17 +65,26 @@ impl Core {
     /// # Errors
     /// Damage or I/O errors; what was dropped until then was not needed.
     pub fn prune(&self, limits: Limits, dry_run: bool) -> Result<Pruned> {
-        if limits.max_size == Some(0) && !dry_run && !self.pending() {
+        let turned = limits.max_size == Some(0) && self.is_worth_turning();
+        if turned && !dry_run {
             // Nobody wants the operations: the last segment goes too, behind an empty one.
             self.turn_segment()?;
         }
         // When a prune finds no room after it dropped segments, the next try knows nothing of those.
         let gone = RefCell::default();
-        let pruned = self.with_reserve(|| self.prune_once(limits, dry_run, &gone))?;
+        let mut pruned = self.with_reserve(|| self.prune_once(limits, dry_run, &gone))?;
         if !dry_run {
             self.log.refill_reserve();
+        } else if turned && let Some(last) = pruned.segments.last_mut().filter(|last| last.stays == Some(reason(Keep::Last))) {
+            last.stays = None;
         }
         Ok(pruned)
+    }
+
+    /// Is everything committed, and does the log hold more than a new segment takes?
+    fn is_worth_turning(&self) -> bool {
+        let usage = self.log.usage();
+        usage.bytes.saturating_add(usage.payload) > TURN_FROM && !self.pending()
     }
 
     fn prune_once(&self, limits: Limits, dry_run: bool, gone_before: &RefCell<Vec<PrunedSegment>>) -> Result<Pruned> {
@@ -187,7 +199,8 @@ impl Core {
     /// state is being stored meanwhile.
     pub(super) fn sweep(&self, replayer: &super::replay::Replayer, options: SweepOptions) -> Result<u64> {
         // Begun before the tree is locked, because it syncs a pack. A blob that was stored just before has its record logged by the time the
-        // lock is ours (both happen under it), hence is found below; one that is stored later is kept by the sweep itself.
+        // lock is ours (both happen under it, or a hold keeps the sweep from beginning), hence is found below; one that is stored later is kept
+        // by the sweep itself.
         let sweep = self.blobs.begin_sweep()?;
         let mut keep = self.named_by_states(replayer)?;
         self.named_by_log(&mut keep)?;

@@ -209,12 +209,13 @@ impl Follower {
     /// Lets the next group become as large as what waits asks for.
     fn adapt(&mut self, core: &Core, limits: &GroupLimits) {
         // With little room, small ones.
-        let (scale, why) = if self.saving { (1, "there is little room") } else { batch::scale(core.meter.pending(), limits) };
+        let (scale, why) =
+            if self.saving || core.is_short() { (1, "there is little room") } else { batch::scale(core.meter.pending(), limits) };
+        core.meter.scaled(scale);
         if scale == self.scale {
             return;
         }
         self.scale = scale;
-        core.meter.scaled(scale);
         self.grouper.limit(batch::scaled(limits, scale));
         tracing::info!("versions may become {scale} times as large as set from now on: {why}");
     }

@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How often paths without history are taken out of versions.
 const TAKE_OUT_EVERY: Duration = Duration::from_secs(600);
 
-/// What is remembered of it in `meta/retention.json`; disposable: without it, it is done again.
+/// What is remembered of it in `meta/retention.json`. Without it paths are taken out of versions again; only what rules of before took out is not
+/// known any more, and a restore may then plan to remove such paths (it shows its plan).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The last thinning that dropped something, or could not.
@@ -60,7 +61,12 @@ impl Kept {
     #[must_use]
     pub fn read(layout: &Layout) -> Self {
         let text = std::fs::read(layout.retention()).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        serde_json::from_slice(&text).unwrap_or_else(|e| {
+            if !text.is_empty() {
+                tracing::warn!("{} makes no sense and is not used: {e}", layout.retention().display());
+            }
+            Self::default()
+        })
     }
 
     /// Paths were taken out of versions up to here, by these rules.
@@ -79,7 +85,7 @@ impl Kept {
 
     fn write(&self, layout: &Layout) {
         let Ok(text) = serde_json::to_vec_pretty(self) else { return };
-        // It only informs, and saves work.
+        // What was done stays done, whatever is remembered of it.
         if let Err(e) = crate::project::atomic::replace(&layout.retention(), &text) {
             tracing::warn!("{e}");
         }

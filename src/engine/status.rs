@@ -52,6 +52,7 @@ impl Engine {
             pid: Some(std::process::id()),
             poisoned,
             held_writes: core.fs.pressure().waiting(),
+            holding_back: core.fs.pressure().is_holding_back(),
             appended: core.log.appended(),
             durable: core.log.durable(),
             checkpoint: checkpoint.lsn,

@@ -360,7 +360,7 @@ impl Room<'_> {
             if !dropped {
                 // Pijul has got on meanwhile, to one of these.
                 let fed = self.core.history().fed;
-                known.iter_mut().filter(|v| drop.contains(&v.seq) && fed.wants(v.seq)).for_each(|v| v.pinned = true);
+                known.iter_mut().filter(|v| drop.contains(&v.seq) && fed.is_from(v.seq)).for_each(|v| v.pinned = true);
                 return Ok(());
             }
         }

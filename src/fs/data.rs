@@ -69,7 +69,7 @@ impl Fs {
     /// Writes bytes; `kill` says that setuid and setgid must go. After Ok they survive the death of the process.
     ///
     /// # Errors
-    /// EFBIG, EINVAL (no regular file), ENOENT, ENOSPC, EIO; then nothing was written, or of a long write the front.
+    /// EFBIG, EINVAL (no regular file), ENOENT, ENOSPC, EIO; then nothing was written (after an EIO perhaps the front of a long write).
     pub fn write(&self, caller: &Caller, ino: Ino, offset: u64, bytes: &[u8], kill: bool) -> FsResult<Written> {
         let too_long = FsError::TooLarge;
         let len = u32::try_from(bytes.len()).map_err(|_| FsError::Invalid)?;

@@ -50,7 +50,7 @@ impl Streams {
         }
     }
 
-    /// Nobody has the file open.
+    /// The kernel has forgotten the file.
     pub(super) fn closed(&mut self, ino: Ino) {
         self.files.remove(&ino);
     }
@@ -67,8 +67,13 @@ impl Streams {
 
     fn keep(&mut self, ino: Ino, stream: Stream) {
         if self.files.len() >= STREAMS_MAX && !self.files.contains_key(&ino) {
-            // It only saves work.
-            self.files.clear();
+            // One goes that is not being cut, if there is one; which, matters little: it only saves work.
+            let young = self.files.iter().find(|(_, file)| file.run < CUT_FROM);
+            let idle = || self.files.iter().find(|(_, file)| file.cutting.is_none());
+            match young.or_else(idle).map(|(ino, _)| *ino) {
+                Some(gone) => _ = self.files.remove(&gone),
+                None => return,
+            }
         }
         self.files.insert(ino, stream);
     }
@@ -110,27 +115,34 @@ impl Fs {
         }
         let run = writer.guard.streams.run_to(ino, offset).saturating_add(bytes.len() as u64);
         let (mut size, mut mode_after) = writer.begin_write(caller, ino, kill)?;
-        let mut start = begin;
-        for (id, len) in stored.ids.iter().zip(&lens) {
-            let len = u32::try_from(*len).map_err(|_| FsError::Invalid)?;
+        // Into the log, however much is left: in the packs it would outlast the next write, which replaces it.
+        let chunks = stored.ids.iter().zip(&lens).map(|(id, len)| (Some(*id), *len));
+        let pieces = chunks.chain(left.chunks(BLOB_THRESHOLD - 1).map(|piece| (None, piece.len())));
+        let mut place = 0;
+        for (id, long) in pieces {
+            if id.is_none() {
+                place = place.max(left_from);
+            }
+            let len = u32::try_from(long).map_err(|_| FsError::Invalid)?;
+            let start = begin + place as u64;
             size = size.max(start + u64::from(len));
-            let op = Write { ino, offset: start, data: Data::Blob { id: *id, len }, size_after: size, mode_after: mode_after.take() };
-            writer.log(caller, op.into(), None, None)?;
-            start += u64::from(len);
-        }
-        // Into the log, however much it is: in the packs it would outlast the next write, which replaces it.
-        let mut start = begin + left_from as u64;
-        for piece in left.chunks(BLOB_THRESHOLD - 1) {
-            let len = u32::try_from(piece.len()).map_err(|_| FsError::Invalid)?;
-            size = size.max(start + u64::from(len));
-            let op = Write { ino, offset: start, data: Data::Inline(len), size_after: size, mode_after: mode_after.take() };
-            writer.log(caller, op.into(), Some(piece), None)?;
-            start += u64::from(len);
+            let data = id.map_or(Data::Inline(len), |id| Data::Blob { id, len });
+            let payload = if id.is_none() { buffer.get(place..place + long) } else { None };
+            let op = Write { ino, offset: start, data, size_after: size, mode_after: mode_after.take() };
+            match writer.log(caller, op.into(), payload, None) {
+                Ok(_) => place += long,
+                // As write(2) has it: what is there counts.
+                Err(FsError::NoSpace(_)) if start > offset => {
+                    return Ok(Some(Written { len: u32::try_from(start - offset).unwrap_or(u32::MAX) }));
+                }
+                Err(e) => return Err(e),
+            }
         }
         drop(stored);
-        buffer.drain(..at);
         let next = offset + bytes.len() as u64;
-        writer.guard.streams.keep(ino, Stream { next, run, rest: buffer, cutting: None });
+        // A copy: the buffer is much longer.
+        let rest = buffer.get(at..).unwrap_or_default().to_vec();
+        writer.guard.streams.keep(ino, Stream { next, run, rest, cutting: None });
         Ok(Some(Written { len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }))
     }
 }

@@ -19,7 +19,7 @@ use fuser::{
 };
 
 use super::MountOptions;
-use super::held::{HeldWrite, HeldWrites, answer_write};
+use super::held::{HeldWrite, HeldWrites};
 use super::sync_queue::{SyncQueue, Waiting};
 use crate::fs::journal::Caller;
 use crate::fs::latency::Wants;
@@ -394,26 +394,28 @@ impl Filesystem for Adapter {
         // Linux 6.18 follows such a write with an fsync of its own, which then finds nothing left to do; older ones are not trusted with
         // it. A page of a mapping comes with some file's flags; only msync promises anything for it.
         let sync = flags.0 & libc::O_DSYNC != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        // The kernel passes over a short count where it writes pages of a mapping.
+        let least = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) { u32::try_from(data.len()).unwrap_or(u32::MAX) } else { 0 };
+        let counted = move |len: u32| if len >= least { Ok(len) } else { Err(Errno::ENOSPC) };
         let back = self.fs.pressure().is_holding_back() && self.held.takes(data.len());
         let done = if back {
             Err(Errno::ENOSPC)
         } else {
-            self.run(Wants::Change, "write", |fs| fs.write(&caller(request), ino(number), offset, data, kill))
+            let write = |fs: &Fs| fs.write(&caller(request), ino(number), offset, data, kill);
+            self.run(Wants::Change, "write", write).and_then(|written| counted(written.len))
         };
         match done {
-            Ok(written) if sync => self.syncs.push(Waiting::Write(reply, written.len)),
-            Ok(written) => reply.written(written.len),
+            Ok(len) if sync => self.syncs.push(Waiting::Write(reply, len)),
+            Ok(len) => reply.written(len),
             Err(e) if back || (e.code() == libc::ENOSPC && self.held.takes(data.len())) => {
                 let syncs = Arc::clone(&self.syncs);
-                let answer: Box<dyn FnOnce(Result<u32, Errno>) + Send> = if sync {
-                    Box::new(move |done| match done {
-                        Ok(len) => syncs.push(Waiting::Write(reply, len)),
-                        Err(e) => reply.error(e),
-                    })
-                } else {
-                    answer_write(reply)
-                };
-                self.held.push(HeldWrite { caller: caller(request), ino: ino(number), offset, bytes: data.to_vec(), kill, answer });
+                let answer: Box<dyn FnOnce(Result<u32, Errno>) + Send> = Box::new(move |done| match done.and_then(counted) {
+                    Ok(len) if sync => syncs.push(Waiting::Write(reply, len)),
+                    Ok(len) => reply.written(len),
+                    Err(e) => reply.error(e),
+                });
+                let (caller, ino) = (caller(request), ino(number));
+                self.held.push(HeldWrite { caller, ino, offset, bytes: data.to_vec(), kill, back, answer });
             }
             Err(e) => reply.error(e),
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fuser::{Errno, ReplyWrite};
+use fuser::Errno;
 
 use crate::fs::journal::Caller;
 use crate::fs::pressure::HELD_BACK_MAX;
@@ -35,6 +35,8 @@ pub(super) struct HeldWrite {
     pub(super) bytes: Vec<u8>,
     /// setuid and setgid must go.
     pub(super) kill: bool,
+    /// It was held back, and has not looked for room.
+    pub(super) back: bool,
     /// How it is answered: with the bytes written, which need not be durable yet.
     pub(super) answer: Box<dyn FnOnce(Result<u32, Errno>) + Send>,
 }
@@ -135,7 +137,7 @@ impl Shared {
                 let refused = queue.stop || self.fs.pressure().is_leaving();
                 (std::mem::take(&mut queue.writes), refused)
             };
-            let left = self.try_all(all, refused);
+            let (left, no_room) = self.try_all(all, refused);
             {
                 let mut queue = self.queue();
                 // Whoever came meanwhile stands behind them.
@@ -147,8 +149,8 @@ impl Shared {
                     continue;
                 }
             }
-            // Who holds them back makes room without being asked.
-            if asked.is_none_or(|at| at.elapsed() >= ASK) && !self.fs.pressure().is_holding_back() {
+            // Who only holds them back makes room without being asked.
+            if no_room && asked.is_none_or(|at| at.elapsed() >= ASK) {
                 asked = Some(Instant::now());
                 self.fs.pressure().ask();
             }
@@ -158,16 +160,18 @@ impl Shared {
     }
 
     /// Tries each, the oldest first, but none that is as large as one that found no room before it. Gives those that go on waiting: none when
-    /// it is the `last` try.
-    fn try_all(&self, all: VecDeque<(Instant, HeldWrite)>, last: bool) -> VecDeque<(Instant, HeldWrite)> {
+    /// it is the `last` try; and whether one found no room.
+    fn try_all(&self, all: VecDeque<(Instant, HeldWrite)>, last: bool) -> (VecDeque<(Instant, HeldWrite)>, bool) {
         let mut left = VecDeque::with_capacity(all.len());
         let mut least = usize::MAX;
-        for (since, write) in all {
-            let over = last || since.elapsed() >= self.patience;
-            if !last && self.fs.pressure().is_holding_back() && since.elapsed() < HELD_BACK_MAX {
+        for (since, mut write) in all {
+            if !last && write.back && self.fs.pressure().is_holding_back() && since.elapsed() < HELD_BACK_MAX {
                 left.push_back((since, write));
                 continue;
             }
+            // What was held back has not looked for room so far.
+            let since = if std::mem::take(&mut write.back) { Instant::now() } else { since };
+            let over = last || since.elapsed() >= self.patience;
             if write.bytes.len() >= least {
                 if over {
                     (write.answer)(Err(Errno::ENOSPC));
@@ -190,14 +194,6 @@ impl Shared {
                 Err(e) => (write.answer)(Err(Errno::from_i32(e.errno()))),
             }
         }
-        left
+        (left, least < usize::MAX)
     }
-}
-
-/// A write's reply as an answer.
-pub(super) fn answer_write(reply: ReplyWrite) -> Box<dyn FnOnce(Result<u32, Errno>) + Send> {
-    Box::new(move |done| match done {
-        Ok(len) => reply.written(len),
-        Err(e) => reply.error(e),
-    })
 }

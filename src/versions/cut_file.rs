@@ -97,9 +97,13 @@ pub(crate) fn in_two<T: Sync, R: Send, E: Send>(
     }
     // A thread of its own has the priority of this one; one of a pool has that of whoever made the pool.
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| work(back));
+        let other = std::thread::Builder::new().spawn_scoped(scope, || work(back));
         let mut done = work(front)?;
-        done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        done.extend(match other {
+            Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            // No thread is to be had, because of a limit for example: one after the other, then.
+            Err(_) => work(back)?,
+        });
         Ok(done)
     })
 }

@@ -94,7 +94,10 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     if let Some(why) = &report.last_error {
         row("TROUBLE", why.clone())?;
     }
-    if report.held_writes > 0 {
+    if report.holding_back {
+        let held = report.held_writes;
+        row("NEAR LIMIT", format!("{held} writes wait while versions are thinned: the store is near retention.max-store"))?;
+    } else if report.held_writes > 0 {
         row("FULL DISK", format!("{} writes wait for room; `ize wal prune --max-size 0` makes what there is", report.held_writes))?;
     }
     let unsynced =
