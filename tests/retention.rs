@@ -412,6 +412,11 @@ fn a_restore_leaves_alone_what_rules_of_before_took_out_of_that_version() {
     let first = ids(&home)[0].clone();
     write("a.c", b"two");
     home.ok(&["commit", "p"]);
+    // The log goes on from a later version.
+    home.unmount();
+    home.mount();
+    write("a.c", b"three");
+    home.ok(&["commit", "p"]);
     home.ok(&["wal", "prune", "p", "--max-size", "0"]);
     home.ok(&["thin", "p"]);
     assert_eq!(paths_at(&home, &first), ["a.c"]);

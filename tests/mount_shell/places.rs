@@ -141,7 +141,7 @@ fn a_store_on_a_mount_of_ize_is_refused_with_both_paths() {
     sh(home.path(), "umount -l bound");
     // One that came there later, by being moved.
     // Its own files come and go meanwhile.
-    sh(home.path(), "until cp -r store/projects mnt/sub; do rm -r mnt/sub/projects; done");
+    sh(home.path(), "cp -r store/projects mnt/sub || true");
     let said = said(home.command(&["mount", "p", "place", "--create"]).env("IZE_CENTRAL_DIR", home.mount.join("sub")).output().unwrap());
     refused(&said, 9, &["mount of ize", text(&home.mount)]);
 }
