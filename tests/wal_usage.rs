@@ -111,20 +111,20 @@ fn segments_double_while_they_fill_and_begin_small_after_a_pause() {
         log.append_with(records * (body.len() + 40), &mut build).unwrap()[0].segment.id
     };
     let fill = |log: &Log, upto: u64| while put(log, 10) < SegmentId(upto) {};
-    fill(&log, 5);
-    assert_eq!([1, 2, 3, 4, 5].map(|id| allotted(&disk, id) >> 20), [4, 8, 16, 16, 16]);
+    fill(&log, 6);
+    assert_eq!([1, 2, 3, 4, 5, 6].map(|id| allotted(&disk, id) >> 20), [1, 2, 4, 8, 16, 16]);
     log.seal().unwrap();
-    fill(&log, 7);
-    assert_eq!([6, 7].map(|id| allotted(&disk, id) >> 20), [4, 8]);
+    fill(&log, 8);
+    assert_eq!([7, 8].map(|id| allotted(&disk, id) >> 20), [1, 2]);
     let bounds = Bounds { checkpoint: Lsn::ZERO, floor: SegmentId(1) };
     assert_eq!(log.usage(), Usage::of(&scan(&disk, Path::new(DIR), STORE, bounds).unwrap().segments));
 
     // A record that fits no small segment gets a larger one at once; where that has no room, the log goes on in a smaller one.
     log.seal().unwrap();
-    assert_eq!(put(&log, 53), SegmentId(8));
-    assert_eq!(allotted(&disk, 8) >> 20, 5);
-    fill(&log, 9);
-    disk.set_capacity(Some(disk.used() + (5 << 20)));
+    assert_eq!(put(&log, 53), SegmentId(9));
+    assert_eq!(allotted(&disk, 9) >> 20, 5);
     fill(&log, 10);
-    assert_eq!([9, 10].map(|id| allotted(&disk, id) >> 20), [10, 4]);
+    disk.set_capacity(Some(disk.used() + (5 << 20)));
+    fill(&log, 11);
+    assert_eq!([10, 11].map(|id| allotted(&disk, id) >> 20), [10, 1]);
 }

@@ -41,7 +41,7 @@ pub const MIN_SEGMENT_SIZE: u64 = 64 << 10;
 /// Largest allotted size of a segment.
 pub const MAX_SEGMENT_SIZE: u64 = 256 << 20;
 /// Allotted size of a segment unless configured.
-pub const DEFAULT_SEGMENT_SIZE: u64 = 4 << 20;
+pub const DEFAULT_SEGMENT_SIZE: u64 = 1 << 20;
 /// How far the LSN jumps when an epoch begins. More than the unsynced records and one batch can be, see `recovery`.
 pub const EPOCH_JUMP: u64 = 1 << 21;
 /// Most records that are appended and not synced.
