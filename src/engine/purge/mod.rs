@@ -216,22 +216,18 @@ fn walked<'a>(blobs: &'a Blobs, roots: &[BlobId]) -> Result<Walk<'a>> {
 }
 
 /// Why blobs may not go although nobody is to keep them: states are made of one.
-fn structure(blobs: &Blobs, roots: &[BlobId], gone: &HashMap<BlobId, u32>) -> Result<Option<Error>> {
-    if gone.is_empty() {
-        return Ok(None);
-    }
-    let walk = walked(blobs, roots)?;
-    Ok(gone.keys().filter(|id| walk.structure().contains(*id)).min().map(|id| {
+fn structure(walk: &Walk<'_>, gone: &HashMap<BlobId, u32>) -> Option<Error> {
+    gone.keys().filter(|id| walk.structure().contains(*id)).min().map(|id| {
         Error::new(Class::Refused, format!("blob {id} cannot go: a file holds the very bytes of which a directory of some version is made"))
             .hint("name the paths of the files that hold it, all of them: they go, and the directory stays")
-    }))
+    })
 }
 
 /// Blobs that no state names, and the bytes that they take.
-fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
-    let (keep, mut found) = (walked(blobs, roots)?.kept(), (0, 0));
+fn garbage(blobs: &Blobs, walk: &Walk<'_>) -> Result<(u64, u64)> {
+    let mut found = (0, 0);
     blobs.each_stored(&mut |id, bytes| {
-        if !keep.contains(id) {
+        if !walk.keeps(id) {
             found = (found.0 + 1, found.1 + bytes);
         }
     })?;
@@ -251,6 +247,11 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let mut roots: Vec<BlobId> = versions.iter().map(|(root, _)| *root).chain(newest).collect();
     let mut seen = std::collections::HashSet::new();
     roots.retain(|root| seen.insert(*root));
+    // Everything that the sweep at the end will read: one that cannot must not begin, it could never end.
+    let walk = walked(blobs, &roots).map_err(|e| {
+        Error::new(e.class, format!("a version cannot be read, so that nothing can be purged: {e}"))
+            .hint("`ize fsck` names what is damaged and what mends it; then order the purge again")
+    })?;
     let by_path = !request.paths.is_empty();
     let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
     let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, .. } = if by_path {
@@ -271,7 +272,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         }
         selected
     } else if request.blobs.is_empty() {
-        preview.garbage = Some(garbage(blobs, &roots)?);
+        preview.garbage = Some(garbage(blobs, &walk)?);
         Selected { nameless: select::nameless(blobs, &roots)?, ..Selected::default() }
     } else {
         select::by_blobs(blobs, &roots, newest.as_ref(), &request.blobs)?
@@ -305,7 +306,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         let why = Error::new(Class::Refused, "other files hold the same bytes, and would keep them");
         Some(why.hint("name them too, or say --everywhere (they lose these bytes) or --leave-others (they keep them)"))
     } else if goes {
-        structure(blobs, &roots, &shared)?
+        structure(&walk, &shared)
     } else {
         None
     };

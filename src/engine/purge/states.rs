@@ -67,21 +67,23 @@ impl<'a> Rewriter<'a> {
             return Ok(*known);
         }
         let mut state: State = load_state(self.blobs, root)?;
-        let mut touched = false;
+        let (mut touched, mut changed) = (false, false);
         if let Content::Directory(id) = state.root.content {
             let dir = self.dir(&id)?;
             touched |= dir.touched;
+            changed |= dir.id != Some(id);
             place(&mut state.root, &dir);
         }
         if let Some(id) = state.inodes {
             let table = self.table(&id, state.inodes_height, 0)?;
             touched |= table.touched;
+            changed |= table.id != Some(id);
             state.inodes = table.id;
             if table.id.is_none() {
                 state.inodes_height = 0;
             }
         }
-        let id = if touched { store(self.blobs, &state)? } else { *root };
+        let id = if changed { store(self.blobs, &state)? } else { *root };
         let done = Rewritten { id: Some(id), touched, dirs: 0 };
         self.states.insert(*root, done);
         Ok(done)
@@ -184,9 +186,11 @@ impl<'a> Rewriter<'a> {
             TableNode::Leaf(mut entries) => {
                 let before = entries.len();
                 entries.retain(|(digit, _)| !self.inodes.contains(&Ino(prefix | u64::from(*digit))));
-                changed = entries.len() != before;
-                for (_, entry) in &entries {
+                touched = entries.len() != before;
+                changed = touched;
+                for (_, entry) in &mut entries {
                     if let InodeEntry::Node(node, _) = entry {
+                        changed |= forget_entries(node);
                         touched |= self.names_chunk(node)?;
                     }
                 }
@@ -211,13 +215,22 @@ impl<'a> Rewriter<'a> {
             Some(_) => Some(*id),
             None => None,
         };
-        let done = Rewritten { id: new, touched: touched || changed, dirs: 0 };
+        let done = Rewritten { id: new, touched, dirs: 0 };
         if self.table.len() >= REMEMBERED {
             self.table.clear();
         }
         self.table.insert((*id, prefix), done);
         Ok(done)
     }
+}
+
+/// Takes from a directory without a name the entries that an older ize stored with it: nothing leads to them, and they name what was in it once.
+fn forget_entries(node: &mut Node) -> bool {
+    let left = node.nlink == 0 && matches!(node.content, Content::Directory(_));
+    if left {
+        node.content = Content::Empty;
+    }
+    left
 }
 
 /// The blob of a directory's entries.

@@ -15,7 +15,10 @@ use crate::tree::BlobRead;
 use crate::tree::testing::dump;
 use crate::versions::check::log::check as check_versions;
 use crate::versions::check::{Checker, Whose};
-use crate::versions::node::Content;
+use crate::versions::checkpoint::Checkpoint;
+use crate::versions::inode_table;
+use crate::versions::node::{Content, DirNode, InodeEntry, State};
+use crate::versions::version_log::{Action, Version};
 
 /// Every version's state by its change id, and the newest one.
 fn states(disk: &SimDisk) -> BTreeMap<String, Dump> {
@@ -221,6 +224,125 @@ fn bytes_that_states_are_made_of_never_go() {
     let core = open(&disk, true, true).unwrap();
     let (.., refusal) = plan(&core, &Request { paths: vec![b"a".to_vec(), b"b".to_vec()], ..Request::default() }).unwrap();
     assert!(refusal.is_none());
+}
+
+/// Makes the newest state, and the last version, of a closed store another one.
+fn change_newest(disk: &SimDisk, core: Core, change: &dyn Fn(&Blobs, &mut State)) {
+    let mut history = core.history();
+    let root = history.checkpoint.root.unwrap();
+    let mut state = crate::tree::load_state(&*core.blobs, &root).unwrap();
+    change(&core.blobs, &mut state);
+    let new = crate::versions::commit::store(&*core.blobs, &state).unwrap();
+    core.blobs.sync().unwrap();
+    let action = |v: &Version| if v.root == root { Action::Change(Version { root: new, ..v.clone() }) } else { Action::Keep };
+    history.versions.rewrite(&mut |version| Ok(action(version))).unwrap();
+    let checkpoint = Checkpoint { root: Some(new), ..history.checkpoint.clone() };
+    crate::versions::checkpoint::replace(&*disk.shared(), &Layout::new("/p").checkpoint(), &checkpoint).unwrap();
+}
+
+/// A store whose last version was made by an older ize: it has a directory without a name that still says what was in it once, a file. Gives
+/// the file's only piece, too.
+fn with_leftover() -> (SimDisk, BlobId) {
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let fs = &core.fs;
+    let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    let file = fs.create(&caller, dir, b"secret", 0o644, true).unwrap().ino;
+    fs.write(&caller, file, 0, SECRET, false).unwrap();
+    commit(&core);
+    let was = crate::tree::load_state(&*core.blobs, &core.history().checkpoint.root.unwrap()).unwrap();
+    let Content::Directory(top) = was.root.content else { panic!("an empty state") };
+    let DirNode::Entries(entries) = crate::tree::decode_blob(&*core.blobs, &top, "directory").unwrap() else { panic!("pages") };
+    let mut held = *entries[0].node.clone().unwrap();
+    held.nlink = 0;
+    fs.unlink(&caller, dir, b"secret").unwrap();
+    fs.rmdir(&caller, Ino::ROOT, b"dir").unwrap();
+    fs.create(&caller, Ino::ROOT, b"other", 0o644, true).unwrap();
+    core.close().unwrap();
+    let left = BTreeMap::from([(dir, Some(InodeEntry::Node(Box::new(held), Vec::new())))]);
+    change_newest(&disk, core, &|blobs, state| {
+        (state.inodes, state.inodes_height) = inode_table::update(blobs, state.inodes, state.inodes_height, &left).unwrap();
+    });
+    (disk, BlobId::of(SECRET))
+}
+
+/// An older ize kept, with a directory that had no name any more, what was in it: no purge found that, and the bytes stayed.
+#[test]
+fn what_an_older_ize_left_in_directories_without_a_name_goes_with_every_purge() {
+    let by_path = |path: &[u8]| Request { paths: vec![path.to_vec()], ..Request::default() };
+    let keep_current = Request { keep_current: true, ..by_path(b"dir/secret") };
+    let requests =
+        [by_path(b"dir/secret"), keep_current, by_path(b"dir"), Request { blobs: vec![BlobId::of(SECRET)], ..Request::default() }];
+    for request in requests {
+        let (disk, chunk) = with_leftover();
+        let core = open(&disk, true, true).unwrap();
+        core.close().unwrap();
+        let (intent, preview, refusal) = plan(&core, &request).unwrap();
+        assert!(refusal.is_none() && preview.versions > 0, "{request:?}: {preview:?}");
+        begin(core, &intent).unwrap();
+        finish(&disk.shared(), &Layout::new("/p"), STORE, true).unwrap().unwrap();
+        let (blobs, _) = Blobs::open(disk.shared(), Layout::new("/p").blobs(), STORE, OpenMode::ReadOnly).unwrap();
+        assert_eq!(blobs.verify(&chunk), BlobState::Missing, "{request:?}");
+        assert_sound(&disk);
+        let store = Store::open_on(disk.shared(), &Layout::new("/p"), STORE).unwrap();
+        for version in store.versions().iter() {
+            let state = crate::tree::load_state(&**store.blobs(), &version.unwrap().root).unwrap();
+            inode_table::walk(&**store.blobs(), &state, &mut |ino, entry| {
+                let left = matches!(entry, InodeEntry::Node(node, _) if matches!(node.content, Content::Directory(_)));
+                assert!(!left, "{request:?}: {ino}");
+            })
+            .unwrap();
+        }
+    }
+    // Where nothing is named it goes all the same; the version keeps what it has a name for.
+    let (disk, chunk) = with_leftover();
+    let core = open(&disk, true, true).unwrap();
+    core.close().unwrap();
+    let before = states(&disk);
+    let (intent, ..) = plan(&core, &Request::default()).unwrap();
+    begin(core, &intent).unwrap();
+    finish(&disk.shared(), &Layout::new("/p"), STORE, true).unwrap().unwrap();
+    let (blobs, _) = Blobs::open(disk.shared(), Layout::new("/p").blobs(), STORE, OpenMode::ReadOnly).unwrap();
+    assert_eq!(blobs.verify(&chunk), BlobState::Sound);
+    assert!(before == states(&disk));
+    assert_sound(&disk);
+}
+
+/// What the sweep cannot read keeps a purge from beginning, not from ending: then nothing could open the project any more.
+#[test]
+fn a_purge_that_could_not_end_does_not_begin() {
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    for name in ["empty", "large"] {
+        core.fs.create(&caller, Ino::ROOT, name.as_bytes(), 0o644, true).unwrap();
+    }
+    core.close().unwrap();
+    // Of a large file the list of its pieces is lost.
+    let list = BlobId([9; 32]);
+    change_newest(&disk, core, &|blobs, state| {
+        let Content::Directory(top) = state.root.content else { panic!("an empty state") };
+        let DirNode::Entries(mut entries) = crate::tree::decode_blob(blobs, &top, "directory").unwrap() else { panic!("pages") };
+        let node = entries[1].node.as_mut().unwrap();
+        (node.content, node.size, node.allocated) = (Content::PieceList(list), 9, 9);
+        state.root.content = Content::Directory(crate::versions::commit::store(blobs, &DirNode::Entries(entries)).unwrap());
+    });
+    let open = || {
+        let core = open(&disk, true, true).unwrap();
+        core.close().unwrap();
+        core
+    };
+    let garbage = Request::default();
+    for request in [&Request { paths: vec![b"empty".to_vec()], ..Request::default() }, &garbage] {
+        let e = plan(&open(), request).unwrap_err();
+        assert!(e.class == Class::Damage && e.to_string().contains(&list.to_string()) && e.hint.is_some(), "{e}");
+    }
+    // It was damaged later: that is said, with what is to be done.
+    begin(open(), &Intent::default()).unwrap();
+    let e = finish(&disk.shared(), &Layout::new("/p"), STORE, true).unwrap_err();
+    assert!(e.class == Class::Damage && e.to_string().contains(&list.to_string()), "{e}");
+    assert!(e.hint.is_some_and(|hint| hint.contains("/p/meta/purge")));
 }
 
 const SECRET: &[u8] = b"a secret that must go";
