@@ -12,15 +12,15 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) use finish::shred;
 pub use finish::{Done, finish};
 pub use intent::Intent;
-pub use select::Paths;
+pub use select::{Files, Paths};
 
-use self::select::Selected;
+use self::select::{Selected, Told};
 use self::states::{Probe, Rewriter};
 use super::core::Core;
 use super::prune::Walk;
@@ -51,6 +51,10 @@ pub struct Request {
     pub everywhere: bool,
     /// Other files that hold some of the bytes keep them.
     pub leave_others: bool,
+    /// What was moved out of a named directory goes, too.
+    pub moved_out: bool,
+    /// What was moved out of a named directory stays where it is now.
+    pub leave_moved: bool,
     /// Why, for `meta/purged`.
     pub reason: String,
 }
@@ -81,8 +85,10 @@ pub struct Preview {
     pub unlinked: u64,
     /// Every path that they have or had; what is below one of them is left out.
     pub paths: Paths,
-    /// Those of them that go only because of what the log says: they stood at a path, or in a directory, between two versions.
-    pub by_log: Paths,
+    /// Those that go only because of what the log says: they stood at a path, or in a directory, between two versions.
+    pub by_log: Files,
+    /// Those that stood at no named path themselves, but were once in a named directory, and stand elsewhere in some state.
+    pub moved: Files,
     /// Paths of other files that hold the same bytes.
     pub others: Paths,
     /// Whether the newest state has some of it.
@@ -254,10 +260,10 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     })?;
     let by_path = !request.paths.is_empty();
     let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
-    let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, .. } = if by_path {
+    let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, moved, .. } = if by_path {
         let mut logged = logged::at_paths(core, &request.paths)?;
-        let below = &mut |inodes: &mut BTreeSet<_>| logged::add_contents(core, inodes);
-        let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, &logged.inodes, below)?;
+        let told = Told { inodes: &logged.inodes, contents: &logged.contents };
+        let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, told, request.leave_moved)?;
         preview.log_damaged = !logged.whole;
         for (path, (found, logged)) in request.paths.iter().zip(selected.found.iter().zip(&logged.named)) {
             match (found, logged) {
@@ -289,8 +295,12 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let nothing = HashMap::new();
     let probe = Probe(blobs);
-    let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
-    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, by_log, others, in_newest, ..preview };
+    let goes = by_blob || request.everywhere;
+    let mut rewriter = Rewriter::new(&probe, &inodes, if goes { &shared } else { &nothing });
+    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, by_log, moved, others, in_newest, ..preview };
+    if let Some(newest) = newest.filter(|_| goes) {
+        preview.in_newest |= rewriter.state(&newest)?.touched;
+    }
     for (root, version) in versions {
         if rewriter.state(&root)?.touched {
             preview.versions += 1;
@@ -300,9 +310,12 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let log = core.log.usage();
     preview.segments = (log.segments, log.bytes);
-    let goes = by_blob || request.everywhere;
     let settled = request.everywhere || request.leave_others || preview.others.listed.is_empty();
-    let refusal = if by_path && !settled {
+    let moved_settled = request.moved_out || request.leave_moved || preview.moved.count == 0;
+    let refusal = if by_path && !moved_settled {
+        let why = Error::new(Class::Refused, "files that were once in a directory that is named were moved out of it, and would go, too");
+        Some(why.hint("name only what is meant, or say --moved-out (they go) or --leave-moved (they stay where they are)"))
+    } else if by_path && !settled {
         let why = Error::new(Class::Refused, "other files hold the same bytes, and would keep them");
         Some(why.hint("name them too, or say --everywhere (they lose these bytes) or --leave-others (they keep them)"))
     } else if goes {

@@ -1,9 +1,10 @@
 //! Purges of random histories on the simulated disk, and a crash at every call of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::prelude::*;
 
+use super::logged::Contents;
 use super::select::LISTED;
 use super::*;
 use crate::blobs::{BlobState, OpenMode};
@@ -12,12 +13,12 @@ use crate::engine::tests::{Dump, STORE, Seen, now, open, step};
 use crate::ids::Ino;
 use crate::storage::sim::SimDisk;
 use crate::tree::BlobRead;
-use crate::tree::testing::dump;
+use crate::tree::testing::{all_inodes, dump};
 use crate::versions::check::log::check as check_versions;
 use crate::versions::check::{Checker, Whose};
 use crate::versions::checkpoint::Checkpoint;
 use crate::versions::inode_table;
-use crate::versions::node::{Content, DirNode, InodeEntry, State};
+use crate::versions::node::{Content, DirNode, FileKind, InodeEntry, State};
 use crate::versions::version_log::{Action, Version};
 
 /// Every version's state by its change id, and the newest one.
@@ -36,13 +37,18 @@ fn ino_of(text: &str) -> Ino {
     text.split(' ').next().unwrap().parse().map(Ino).unwrap()
 }
 
-/// A state without the inodes; link counts of directories are left to the check.
+/// A state without the inodes and what was below them; link counts of directories are left to the check.
 fn without(state: &Dump, inodes: &BTreeSet<Ino>) -> Dump {
     let bare = |text: &str| match text.contains(" Directory ") {
         true => text.split(" } ").next().unwrap().to_owned(),
         false => text.to_owned(),
     };
-    state.iter().filter(|(_, text)| !inodes.contains(&ino_of(text))).map(|(path, text)| (path.clone(), bare(text))).collect()
+    let goes = |path: &[u8]| state.get(path).is_some_and(|text| inodes.contains(&ino_of(text)));
+    let stays = |path: &&[u8]| {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end).chain([path.len()]);
+        !ends.into_iter().any(|end| goes(&path[..end]))
+    };
+    state.iter().filter(|(path, _)| stays(&path.as_slice())).map(|(path, text)| (path.clone(), bare(text))).collect()
 }
 
 /// Everything that can be checked of states and versions without a word of what they should be.
@@ -76,18 +82,55 @@ fn history(seed: u64, steps: u32) -> (SimDisk, Core, Seen) {
     (disk, core, seen)
 }
 
+/// The same, in which things are moved from directory to directory, too.
+fn history_of_moves(seed: u64, steps: u32) -> (SimDisk, Core) {
+    let (disk, core, mut seen) = history(seed, 20);
+    let mut rng = StdRng::seed_from_u64(seed + 1000);
+    for _ in 0..steps {
+        step(&core, &mut rng, &mut seen).unwrap();
+        let (from, to) = {
+            let mut writer = core.fs.locked();
+            let all = all_inodes(writer.tree());
+            let to = all.iter().filter(|(_, kind)| *kind == FileKind::Directory).map(|(ino, _)| *ino).choose(&mut rng);
+            let ino = all.iter().map(|(ino, _)| *ino).filter(|ino| *ino != Ino::ROOT).choose(&mut rng);
+            let names = ino.and_then(|ino| writer.tree().inode(ino).ok()).map(|inode| inode.names.clone());
+            (names.and_then(|names| names.first().cloned()), to)
+        };
+        if let (Some(from), Some(to)) = (from, to.filter(|_| rng.random_bool(0.4))) {
+            let name = format!("n{}", rng.random_range(0..8)).into_bytes();
+            // Into itself, over a directory that is not empty: no.
+            let _ = core.fs.rename(&Caller::default(), (from.dir, &from.name), (to, &name), crate::fs::RenameFlags::default());
+        }
+    }
+    core.close().unwrap();
+    (disk, core)
+}
+
 #[test]
 fn every_state_is_what_it_was_without_what_was_purged() {
-    let mut purged = 0;
-    for seed in 0..12 {
-        let (disk, core, _) = history(seed, 150);
+    let (mut purged, mut left, mut asked) = (0, 0, 0);
+    for seed in 0..24 {
+        let (disk, core) = history_of_moves(seed, 120);
         let before = states(&disk);
         let mut rng = StdRng::seed_from_u64(seed);
         let paths: BTreeSet<Vec<u8>> = before.values().flat_map(|d| d.keys()).filter(|p| !p.is_empty()).cloned().collect();
         let path = paths.iter().choose(&mut rng).unwrap().clone();
         let keep_current = rng.random_bool(0.3);
-        let request = Request { paths: vec![path.clone()], keep_current, ..Request::default() };
-        let (intent, preview, _) = plan(&core, &request).unwrap();
+        let request = Request { paths: vec![path.clone()], keep_current, leave_others: true, ..Request::default() };
+        let leaving = Request { leave_moved: true, ..request.clone() };
+        let (intent, preview, refusal) = plan(&core, &request).unwrap();
+        // What was moved out is asked for.
+        assert_eq!(refusal.is_some_and(|e| e.class == Class::Refused), preview.moved.count > 0);
+        asked += preview.moved.count;
+        let (intent, preview) = if seed % 2 == 0 {
+            let (less, preview, refusal) = plan(&core, &leaving).unwrap();
+            assert!(refusal.is_none() && less.inodes.iter().all(|ino| intent.inodes.contains(ino)));
+            left += intent.inodes.len() - less.inodes.len();
+            (less, preview)
+        } else {
+            assert!(plan(&core, &Request { moved_out: true, ..request }).unwrap().2.is_none());
+            (intent, preview)
+        };
         assert!(preview.paths.listed.len() <= LISTED && !preview.paths.listed.is_empty());
         let inodes: BTreeSet<Ino> = intent.inodes.iter().copied().collect();
         let keep = core.history().versions.last().unwrap().unwrap().id.to_string();
@@ -114,7 +157,7 @@ fn every_state_is_what_it_was_without_what_was_purged() {
         core.close().unwrap();
         assert_sound(&disk);
     }
-    assert!(purged > 30, "too little to say anything: {purged}");
+    assert!(purged > 60 && left > 3 && asked > 6, "too little to say anything: {purged}, {left}, {asked}");
 }
 
 /// Inodes that stood at a path in one of these states, or in a directory that did, or in one that was in such a one.
@@ -162,7 +205,8 @@ fn nothing_goes_that_never_stood_where_it_was_named() {
                 path.escape_ascii(),
                 intent.inodes
             );
-            let states = select::by_paths(&*core.blobs, &roots, None, &request.paths, &nothing, &mut |_| Ok(())).unwrap();
+            let told = Told { inodes: &nothing, contents: &Contents::new() };
+            let states = select::by_paths(&*core.blobs, &roots, None, &request.paths, told, false).unwrap();
             assert!(states.inodes.iter().all(|ino| intent.inodes.contains(ino)), "seed {seed}, {}", path.escape_ascii());
             named += 1;
             logged += preview.logged.len();
@@ -371,7 +415,8 @@ fn crash_everywhere(request: &Request, names_go: bool) {
     let chunks: Vec<BlobId> = {
         let roots: Vec<BlobId> = core.history().versions.iter().map(|v| v.unwrap().root).collect();
         let moved = [b"moved".to_vec()];
-        let found = select::by_paths(&*core.blobs, &roots, None, &moved, &BTreeSet::new(), &mut |_| Ok(())).unwrap();
+        let told = Told { inodes: &BTreeSet::new(), contents: &Contents::new() };
+        let found = select::by_paths(&*core.blobs, &roots, None, &moved, told, false).unwrap();
         found.chunks.into_keys().collect()
     };
     let request = if names_go { request.clone() } else { Request { blobs: chunks.clone(), ..request.clone() } };
