@@ -119,7 +119,8 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         list(&preview.paths, out)?;
         let by_log = &preview.by_log;
         if by_log.count > 0 {
-            let what = format!("Of these only the log says that {} stood there, between two versions ({}):", by_log.count, in_newest(by_log));
+            let what =
+                format!("Of these only the log says that {} stood there, between two versions ({}):", by_log.count, in_newest(by_log));
             let line = out.paint(Role::Warning, &what);
             out.line(&line)?;
             list(&by_log.paths, out)?;
@@ -172,7 +173,7 @@ fn show_moved(args: &PurgeArgs, moved: &Files, out: &mut output::Out) -> Result<
         (false, false) => "would go, too",
     };
     let files = count(moved.count, "file");
-    let what = format!("{files} were once in a directory that is named, were moved out of it, and {word} ({}):", in_newest(moved));
+    let what = format!("Moved out of a directory that is named ({files}, {}), these {word}:", in_newest(moved));
     let line = out.paint(Role::Warning, &what);
     out.line(&line)?;
     list(&moved.paths, out)

@@ -321,7 +321,11 @@ pub(super) fn by_paths(
 pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<BTreeSet<Ino>, TreeError> {
     let (mut inodes, mut named) = (BTreeSet::new(), BTreeSet::new());
     tables(blobs, roots, &mut |ino, _, names| {
-        if names.is_empty() { inodes.insert(ino) } else { named.insert(ino) };
+        if names.is_empty() {
+            inodes.insert(ino)
+        } else {
+            named.insert(ino)
+        };
         Ok(())
     })?;
     if !inodes.is_empty() {
