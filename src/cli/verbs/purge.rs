@@ -94,6 +94,7 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
             "keep_current": args.keep_current, "logged": preview.logged.iter().map(|one| path(one)).collect::<Vec<_>>(),
             "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
+            "names_unknown": preview.names_unknown,
             "garbage_blobs": preview.garbage.map(|(blobs, _)| blobs), "garbage_bytes": preview.garbage.map(|(_, bytes)| bytes),
             "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
         }));
@@ -110,8 +111,17 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     if preview.log_damaged {
         output::warn("some of the log cannot be read: it goes all the same, but under which other names files stood there is not known");
     }
+    if preview.names_unknown {
+        output::warn(
+            "the log does not go back to the end of a version, or not to the path of every directory: under which names files stood in \
+             between is not known, and what stood at a path only then stays in versions (name it as it is called now)",
+        );
+    }
     if args.blob.is_empty() && preview.inodes == 0 {
-        out.line("No version has anything that stood there, and none changes.")?;
+        out.line(match preview.log_damaged || preview.names_unknown {
+            true => "No version is known to have anything that stood there.",
+            false => "No version has anything that stood there, and none changes.",
+        })?;
         return show_rest(preview, session);
     }
     if args.blob.is_empty() {

@@ -26,6 +26,8 @@ pub(super) struct Logged {
     pub segments: BTreeSet<SegmentId>,
     /// False when some of the log cannot be read.
     pub whole: bool,
+    /// Under which names files stood is not always known: the state before the oldest record is not, or a directory's path.
+    pub names_unknown: bool,
 }
 
 /// Gives every operation that can be read and its segment to `see`; says whether all can be.
@@ -69,6 +71,7 @@ pub(super) fn at_paths(core: &Core, paths: &[Vec<u8>]) -> Result<Logged> {
             found.contents.entry(dir).or_default().insert(ino);
             for (n, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted == name) {
                 let path = names.join(dir, name);
+                found.names_unknown |= path.is_none();
                 if path.as_ref().is_none_or(|path| paths.get(n) == Some(path)) {
                     found.segments.insert(segment);
                     found.named.iter_mut().skip(n).take(1).for_each(|named| *named = true);
@@ -80,6 +83,7 @@ pub(super) fn at_paths(core: &Core, paths: &[Vec<u8>]) -> Result<Logged> {
         names.learn(op);
     })?;
     found.whole = whole;
+    found.names_unknown |= names.lacks_base();
     Ok(found)
 }
 

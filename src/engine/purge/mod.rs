@@ -99,6 +99,8 @@ pub struct Preview {
     pub logged_segments: u64,
     /// Some of the log cannot be read: what it says of the paths is not known.
     pub log_damaged: bool,
+    /// Under which names files stood is not always known: the log's records begin in the middle of a version, or do not tell a directory's path.
+    pub names_unknown: bool,
     /// Blobs that no state names, and the bytes that they take in the packs; counted where nothing else was asked for.
     pub garbage: Option<(u64, u64)>,
     /// Segments of the log that go, and their bytes.
@@ -206,10 +208,14 @@ fn begin(core: Core, intent: &Intent) -> Result<()> {
     intent.write(&*core.storage, &core.layout.purging(), core.store)
 }
 
-fn nowhere(path: &[u8], log_damaged: bool) -> Error {
+fn nowhere(path: &[u8], preview: &Preview) -> Error {
     let path = crate::cli::output::name(path);
-    let damaged = if log_damaged { ", some of which cannot be read" } else { "" };
-    Error::new(Class::NotFound, format!("neither a version nor the log{damaged} names {path}")).hint(
+    let unknown = match (preview.log_damaged, preview.names_unknown) {
+        (true, _) => ", some of which cannot be read,",
+        (false, true) => ", which does not go back to the end of a version,",
+        (false, false) => "",
+    };
+    Error::new(Class::NotFound, format!("neither a version nor the log{unknown} names {path}")).hint(
         "`ize history` lists what there was; `ize purge --garbage` overwrites everything that no version holds: what was thinned out, \
          what came and went between two versions, the log",
     )
@@ -265,11 +271,12 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         let told = Told { inodes: &logged.inodes, contents: &logged.contents };
         let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, told, request.leave_moved)?;
         preview.log_damaged = !logged.whole;
+        preview.names_unknown = logged.names_unknown;
         for (path, (found, logged)) in request.paths.iter().zip(selected.found.iter().zip(&logged.named)) {
             match (found, logged) {
                 (true, _) => {}
                 (false, true) => preview.logged.push(path.clone()),
-                (false, false) => return Err(nowhere(path, preview.log_damaged)),
+                (false, false) => return Err(nowhere(path, &preview)),
             }
         }
         if !preview.logged.is_empty() {

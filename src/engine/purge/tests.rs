@@ -389,6 +389,42 @@ fn a_purge_that_could_not_end_does_not_begin() {
     assert!(e.hint.is_some_and(|hint| hint.contains("/p/meta/purge")));
 }
 
+/// A prune may take the first records of a version: what they did to names is in no state that comes before the others.
+#[test]
+fn names_that_a_prune_took_out_of_the_middle_of_a_version_are_said_to_be_unknown() {
+    for pruned in [false, true] {
+        let disk = SimDisk::new();
+        let core = open(&disk, false, true).unwrap();
+        let caller = Caller { pid: 0, uid: 1, gid: 1 };
+        let fs = &core.fs;
+        let dir = fs.mkdir(&caller, Ino::ROOT, b"old", 0o755).unwrap().ino;
+        let file = fs.create(&caller, Ino::ROOT, b"file", 0o644, true).unwrap().ino;
+        commit(&core);
+        fs.rename(&caller, (Ino::ROOT, b"old"), (Ino::ROOT, b"keys"), crate::fs::RenameFlags::default()).unwrap();
+        (0..60).for_each(|n| _ = fs.write(&caller, file, 0, &[n; 9000], false).unwrap());
+        let secret = fs.create(&caller, dir, b"secret", 0o644, true).unwrap().ino;
+        fs.write(&caller, secret, 0, SECRET, false).unwrap();
+        fs.unlink(&caller, dir, b"secret").unwrap();
+        commit(&core);
+        assert_eq!(core.history().versions.len(), 2);
+        if pruned {
+            let segments = core.prune(Limits { max_size: Some(170 << 10), ..Limits::default() }, false).unwrap().segments;
+            let gone = segments.iter().filter(|s| s.stays.is_none()).count();
+            assert!(gone > 0 && gone < segments.len(), "{segments:?}");
+        }
+        core.close().unwrap();
+        let named = |path: &[u8]| plan(&core, &Request { paths: vec![path.to_vec()], ..Request::default() });
+        match named(b"keys/secret") {
+            Ok((_, preview, _)) => assert!(!pruned && !preview.names_unknown && preview.logged.len() == 1, "{preview:?}"),
+            Err(e) => assert!(pruned && e.class == Class::NotFound && e.to_string().contains("does not go back"), "{e}"),
+        }
+        match named(b"old/secret") {
+            Ok((_, preview, _)) => assert!(pruned && preview.names_unknown, "{preview:?}"),
+            Err(e) => assert!(!pruned && e.class == Class::NotFound && !e.to_string().contains("does not go back"), "{e}"),
+        }
+    }
+}
+
 const SECRET: &[u8] = b"a secret that must go";
 
 /// A purge of a small history, with a crash at every call of it. With `names_go` it is that of the request, and the file goes with its names;
