@@ -212,8 +212,11 @@ fn rest(layout: &Layout, done: &mut Done) -> Result<()> {
     ] {
         shred_all(&path)?;
     }
-    // Who carries this out may write to it, and goes on doing so.
-    empty(&layout.daemon_log())?;
+    // Who carries this out may write to it, and goes on doing so. It is no part of the store: one that cannot be written must not keep the
+    // project from being opened.
+    if let Err(e) = empty(&layout.daemon_log()) {
+        tracing::warn!("{e}: it may tell of what was purged");
+    }
     atomic::sync_dir(&layout.meta()).or_else(missing)?;
     atomic::sync_dir(layout.dir()).or_else(missing)
 }
