@@ -34,7 +34,6 @@ use crate::project::lock::Lock;
 use crate::project::{Layout, Project, Settings};
 use crate::storage::Storage;
 use crate::versions::version_log::ChangeId;
-use crate::wal::prune::Limits;
 use crate::wal::{self, Bounds};
 
 /// What is to go.
@@ -199,9 +198,11 @@ fn begin(core: Core, intent: &Intent) -> Result<()> {
     let checkpoint = core.history().checkpoint.clone();
     let bounds = Bounds { checkpoint: checkpoint.lsn, floor: checkpoint.floor };
     let scan = wal::scan(&*core.storage, &core.layout.wal(), core.store, bounds)?;
-    let limits = Limits { max_size: Some(0), ..Limits::default() };
-    let plan = wal::prune::plan(&scan, checkpoint.lsn, limits, &mut |_| 0, Time::now());
-    if plan.keep.len() > 1 {
+    // Where a damaged segment ends may not be known; what the last one follows is below it all the same.
+    let settled = scan.segments.split_last().is_none_or(|(last, before)| {
+        last.header.is_some() && last.first_lsn <= checkpoint.lsn.next() && before.iter().all(|segment| segment.last_lsn <= checkpoint.lsn)
+    });
+    if !settled {
         return Err(Error::new(Class::Failed, "the log cannot be let go of: a segment holds operations that no version holds")
             .hint("`ize fsck` says what is wrong with it"));
     }

@@ -20,6 +20,7 @@ use crate::versions::checkpoint::Checkpoint;
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, FileKind, InodeEntry, State};
 use crate::versions::version_log::{Action, Version};
+use crate::wal::prune::Limits;
 
 /// Every version's state by its change id, and the newest one.
 fn states(disk: &SimDisk) -> BTreeMap<String, Dump> {
@@ -423,6 +424,38 @@ fn names_that_a_prune_took_out_of_the_middle_of_a_version_are_said_to_be_unknown
             Err(e) => assert!(!pruned && e.class == Class::NotFound && !e.to_string().contains("does not go back"), "{e}"),
         }
     }
+}
+
+/// Where a segment ends may be known to nobody, its footer being damaged and the next one missing. It is below the checkpoint, and goes.
+#[test]
+fn segments_whose_end_is_not_known_go_where_they_are_below_the_checkpoint() {
+    let disk = SimDisk::new();
+    let core = open(&disk, false, true).unwrap();
+    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let file = core.fs.create(&caller, Ino::ROOT, b"file", 0o644, true).unwrap().ino;
+    (0..60).for_each(|n| _ = core.fs.write(&caller, file, 0, &[n; 9000], false).unwrap());
+    core.close().unwrap();
+    drop(core);
+    let layout = Layout::new("/p");
+    let mut segments = disk.shared().list(&layout.wal()).unwrap();
+    segments.sort();
+    segments.retain(|name| name.as_encoded_bytes().ends_with(b".seg"));
+    assert!(segments.len() > 3, "{segments:?}");
+    let of = |n: usize| disk.open(&layout.wal().join(&segments[n])).unwrap();
+    let end = of(0).len().unwrap();
+    of(0).write_at(&[&[0; 600]], end - 600).unwrap();
+    disk.remove(&layout.wal().join(&segments[1])).unwrap();
+    let core = open(&disk, true, true).unwrap();
+    core.close().unwrap();
+    let (intent, preview, _) = plan(&core, &Request { paths: vec![b"file".to_vec()], ..Request::default() }).unwrap();
+    assert!(preview.log_damaged);
+    begin(core, &intent).unwrap();
+    let done = finish(&disk.shared(), &layout, STORE, true).unwrap().unwrap();
+    assert!(done.segments >= segments.len() as u64 - 1, "{done:?}");
+    assert_sound(&disk);
+    let core = open(&disk, true, true).unwrap();
+    assert_eq!(core.recovery.findings, [] as [String; 0]);
+    core.close().unwrap();
 }
 
 const SECRET: &[u8] = b"a secret that must go";

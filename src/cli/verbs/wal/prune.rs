@@ -31,8 +31,11 @@ pub fn run(args: &WalPruneArgs, session: &mut Session) -> Result<()> {
         }
         // There is a checkpoint, but not one that these segments can be held against: that is another thing than none.
         None if target.dir.parent().is_some_and(|dir| Layout::new(dir).checkpoint().exists()) => {
-            return Err(Error::new(Class::Refused, "whose segments these are is not sure, so that no checkpoint says which of them may go")
-                .hint("`ize fsck` says what is wrong with meta/project.toml; mend that first"));
+            return Err(Error::new(
+                Class::Refused,
+                "whose segments these are is not sure, so that no checkpoint says which of them may go",
+            )
+            .hint("`ize fsck` says what is wrong with meta/project.toml; mend that first"));
         }
         // Segments that no project claims have no checkpoint, hence nothing that may go.
         None => without_checkpoint(&target, args.dry_run)?,
