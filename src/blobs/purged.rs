@@ -234,7 +234,7 @@ mod tests {
                 let found = read(&crashed, path, store).unwrap_or_else(|e| panic!("call {call}, seed {seed}: {e}"));
                 assert!(found.len() == 1 || !done, "call {call}, seed {seed}");
                 append(&crashed, path, store, &long).unwrap();
-                assert_eq!(read(&crashed.crash(seed), path, store).unwrap(), [long.clone()], "call {call}, seed {seed}");
+                assert_eq!(read(&crashed.crash(seed), path, store).unwrap(), std::slice::from_ref(&long), "call {call}, seed {seed}");
             }
         }
         assert!(torn > 10, "too little to say anything: {torn}");
