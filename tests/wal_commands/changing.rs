@@ -87,6 +87,7 @@ fn nothing_is_pruned_of_a_project_whose_id_is_wrong() {
     let w = history(&home);
     let layout = w.project.layout.clone();
     drop(w);
+    std::fs::write(layout.checkpoint(), "one that counts for the store with the right id").unwrap();
     let text = std::fs::read_to_string(layout.identity()).unwrap();
     let at = text.find("id = \"").unwrap() + 6;
     let other = if text[at..].starts_with('0') { "1" } else { "0" };
