@@ -438,6 +438,22 @@ fn what_was_moved_out_of_a_directory_goes_only_where_that_is_said() {
     home.unmount();
 }
 
+/// The daemon's log is no part of the store: where it cannot be emptied, that is said, and the purge ends.
+#[test]
+fn a_daemon_log_that_cannot_be_emptied_keeps_no_purge_from_its_end() {
+    let home = Home::new();
+    home.mount();
+    std::fs::write(home.mount.join("a"), format!("{SECRET}\n")).unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let log = home.project().join("meta/daemon.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    home.ok(&purge(&["a", "--confirm", "p"]));
+    assert!(!home.project().join("meta/purge").exists());
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+}
+
 #[test]
 fn what_nothing_names_any_more_goes_with_all_garbage() {
     let home = Home::new();
