@@ -361,7 +361,8 @@ fn what_came_and_went_before_any_version_goes_from_the_log_and_the_packs() {
     assert_eq!(shown["by_log"], shown["paths"], "{shown}");
     assert_eq!((shown["logged"][0]["path"].as_str(), shown["logged_segments"].as_u64()), (Some("keys"), Some(1)), "{shown}");
     assert_eq!(versions(&home), before);
-    home.ok(&purge(&["keys", "--confirm", "p"]));
+    assert_eq!(home.ize(&purge(&["keys", "--confirm", "p"])).code, 9);
+    home.ok(&purge(&["keys", "--moved-out", "--confirm", "p"]));
     assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
     for ((id, was), (now_id, now)) in before.iter().zip(&versions(&home)) {
         let expected: BTreeMap<_, _> = was.clone().into_iter().filter(|(path, _)| path != Path::new("config")).collect();
@@ -373,6 +374,84 @@ fn what_came_and_went_before_any_version_goes_from_the_log_and_the_packs() {
     home.mount();
     assert_eq!(std::fs::read_to_string(at("kept")).unwrap(), "kept");
     home.unmount();
+}
+
+fn shown(home: &Home, words: &[&str]) -> serde_json::Value {
+    let said = home.ok(&purge(&[words, &["--dry-run", "--json"]].concat()));
+    serde_json::from_str(said.lines().next().unwrap()).unwrap()
+}
+
+/// Who writes beside a file and renames it moves it out of a directory: a purge of that directory must not take it unasked.
+#[test]
+fn what_was_moved_out_of_a_directory_goes_only_where_that_is_said() {
+    let home = Home::new();
+    home.mount();
+    let at = |name: &str| home.mount.join(name);
+    std::fs::create_dir_all(at("tmp/deep/er")).unwrap();
+    std::fs::create_dir(at("public")).unwrap();
+    std::fs::write(at("tmp/a"), format!("{SECRET} in a file\n")).unwrap();
+    std::fs::write(at("tmp/stays"), format!("{SECRET} that is not moved\n")).unwrap();
+    std::fs::write(at("tmp/deep/er/file"), "in a directory that is moved\n").unwrap();
+    std::fs::write(at("x"), "the same\n").unwrap();
+    std::fs::write(at("y"), "the same\n").unwrap();
+    home.ok(&["commit", "p"]);
+    std::fs::rename(at("tmp/a"), at("public/a")).unwrap();
+    std::fs::write(at("public/a"), "harmless now\n").unwrap();
+    std::fs::rename(at("tmp/deep"), at("public/deep")).unwrap();
+    // Between two versions, so that only the log knows.
+    std::fs::write(at("tmp/c"), "came that way\n").unwrap();
+    std::fs::rename(at("tmp/c"), at("public/c")).unwrap();
+    std::fs::remove_file(at("x")).unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let before = versions(&home);
+    let said = home.ize(&purge(&["tmp", "--confirm", "p"]));
+    assert!(said.code == 9 && said.err.contains("--moved-out") && said.err.contains("--leave-moved"), "{said:?}");
+    assert!(["    public/a\n", "    public/c\n", "    public/deep\n"].iter().all(|line| said.out.contains(line)), "{said:?}");
+    assert_eq!(home.ize(&purge(&["tmp", "--moved-out", "--leave-moved"])).code, 2);
+    assert_eq!(home.ize(&purge(&["--garbage", "--leave-moved"])).code, 2);
+    assert_eq!(versions(&home), before);
+    let told = shown(&home, &["tmp"]);
+    let counts = |told: &serde_json::Value| {
+        ["moved_files", "moved_in_newest", "by_log_files", "by_log_in_newest"].map(|key| told[key].as_u64().unwrap())
+    };
+    assert_eq!((counts(&told), &told["in_newest"]), ([3, 3, 1, 1], &true.into()), "{told}");
+    assert!(told["moved"].as_array().unwrap().iter().all(|one| one["in_newest"] == true), "{told}");
+    assert_eq!(told["by_log"][0]["path"], "public/c", "{told}");
+    // A file that is named itself is no question, wherever it is now.
+    assert_eq!(counts(&shown(&home, &["tmp/a"])), [0; 4]);
+    // With the same bytes in other files the newest state loses some, too, if they are to.
+    let (all, left) = (shown(&home, &["x", "--everywhere"]), shown(&home, &["x", "--leave-others"]));
+    assert_eq!((&all["in_newest"], &all["versions"]), (&true.into(), &2.into()), "{all}");
+    assert_eq!((&left["in_newest"], &left["versions"]), (&false.into(), &1.into()), "{left}");
+    assert_eq!((&all["others"][0]["path"], &all["others"][0]["in_newest"]), (&"y".into(), &true.into()), "{all}");
+    home.ok(&purge(&["tmp", "--leave-moved", "--confirm", "p"]));
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
+    for ((id, was), (now_id, now)) in before.iter().zip(&versions(&home)) {
+        let expected: BTreeMap<_, _> = was.clone().into_iter().filter(|(path, _)| !path.starts_with("tmp")).collect();
+        assert_eq!((id, &expected), (now_id, now));
+    }
+    assert!(home.ok(&["fsck", "p", "--deep"]).contains("clean"));
+    home.mount();
+    assert_eq!(std::fs::read_to_string(at("public/a")).unwrap(), "harmless now\n");
+    assert_eq!(std::fs::read_to_string(at("public/deep/er/file")).unwrap(), "in a directory that is moved\n");
+    home.unmount();
+}
+
+/// The daemon's log is no part of the store: where it cannot be emptied, that is said, and the purge ends.
+#[test]
+fn a_daemon_log_that_cannot_be_emptied_keeps_no_purge_from_its_end() {
+    let home = Home::new();
+    home.mount();
+    std::fs::write(home.mount.join("a"), format!("{SECRET}\n")).unwrap();
+    home.ok(&["commit", "p"]);
+    home.unmount();
+    let log = home.project().join("meta/daemon.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    home.ok(&purge(&["a", "--confirm", "p"]));
+    assert!(!home.project().join("meta/purge").exists());
+    assert_eq!(places(&home.project(), SECRET), [] as [String; 0]);
 }
 
 #[test]

@@ -81,6 +81,19 @@ fn record(bytes: &[u8], store: StoreId, at: usize) -> Option<(Tombstone, usize)>
     }
 }
 
+/// Was its writer stopped before the header was durable?
+fn is_cut_at_birth(bytes: &[u8]) -> bool {
+    bytes.get(..HEADER).is_none_or(|header| header.iter().all(|byte| *byte == 0))
+}
+
+/// The format version, where a header is whole and says a newer one.
+fn newer(bytes: &[u8], store: StoreId) -> Option<u32> {
+    let (said, crc) = bytes.get(..HEADER)?.split_at(HEADER - 4);
+    let form = u32::from_le_bytes(said.get(MAGIC.len()..MAGIC.len() + 4)?.try_into().ok()?);
+    let whole = said.starts_with(MAGIC) && said.ends_with(&store.0) && crc == crc32fast::hash(said).to_le_bytes();
+    (whole && form > FORMAT).then_some(form)
+}
+
 /// Reads everything that is whole, also behind what is not; `None` when not even the header is.
 fn parse(bytes: &[u8], store: StoreId) -> Option<Found> {
     if bytes.get(..HEADER)? != header(store) {
@@ -110,6 +123,14 @@ fn goes_on(storage: &dyn Storage, path: &Path) -> bool {
     project.is_some_and(|dir| storage.open_read(&Layout::new(dir).purging()).is_ok())
 }
 
+fn no_header(path: &Path, bytes: &[u8], store: StoreId) -> Error {
+    match newer(bytes, store) {
+        Some(form) => Error::new(Class::Refused, format!("a newer ize wrote {}: it has format version {form}", path.display()))
+            .hint("use that one: it knows what was purged"),
+        None => damaged(path, "its header is wrong"),
+    }
+}
+
 fn damaged(path: &Path, what: &str) -> Error {
     Error::new(Class::Damage, format!("{} cannot be used: {what}", path.display()))
         .hint("an intact copy of the file mends it; without it (then move it away) what was purged counts as missing")
@@ -118,30 +139,30 @@ fn damaged(path: &Path, what: &str) -> Error {
 /// Every purge there was, the oldest first.
 ///
 /// # Errors
-/// `Damage` when it is another store's, of another format, or some of it is wrong that no purge is writing; I/O errors.
+/// `Damage` when it is another store's, or some of it is wrong that no purge is writing; `Refused` when a newer ize wrote it; I/O errors.
 pub fn read(storage: &dyn Storage, path: &Path, store: StoreId) -> Result<Vec<Tombstone>> {
     let Some(bytes) = bytes_of(storage, path)? else { return Ok(Vec::new()) };
     match parse(&bytes, store) {
         Some(Found { all, wrong: None, .. }) => Ok(all),
         Some(Found { all, end, wrong: Some(at) }) if at == end && goes_on(storage, path) => Ok(all),
         // Cut at its birth.
-        None if bytes.len() < HEADER && goes_on(storage, path) => Ok(Vec::new()),
+        None if is_cut_at_birth(&bytes) && goes_on(storage, path) => Ok(Vec::new()),
         Some(Found { wrong: Some(at), .. }) => Err(damaged(path, &format!("the record at offset {at} fails its check"))),
-        None => Err(damaged(path, "its header is wrong")),
+        None => Err(no_header(path, &bytes, store)),
     }
 }
 
 /// Appends a purge, durably, behind the last record that is whole. One of the same time is there already: then an interrupted purge goes on.
 ///
 /// # Errors
-/// I/O errors; `Damage` when the header is wrong.
+/// I/O errors; `Damage` when the header is wrong; `Refused` when a newer ize wrote it.
 pub fn append(storage: &dyn Storage, path: &Path, store: StoreId, tombstone: &Tombstone) -> Result<()> {
     let failed = |e| Error::io(format!("cannot write {}", path.display()), e);
     let bytes = bytes_of(storage, path)?.unwrap_or_default();
     let Found { all, end, .. } = match parse(&bytes, store) {
         Some(found) => found,
-        None if bytes.len() < HEADER => Found::default(),
-        None => return Err(damaged(path, "its header is wrong")),
+        None if is_cut_at_birth(&bytes) => Found::default(),
+        None => return Err(no_header(path, &bytes, store)),
     };
     let file = match storage.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => storage.create_new(path),
@@ -149,12 +170,18 @@ pub fn append(storage: &dyn Storage, path: &Path, store: StoreId, tombstone: &To
     }
     .map_err(failed)?;
     let mut end = end;
+    if end == 0 {
+        // Durable before any record: pages become so in any order, and records without a header would be nobody's.
+        let head = header(store);
+        file.write_at(&[&head], 0).map_err(failed)?;
+        file.sync_data().map_err(failed)?;
+        end = head.len();
+    }
     if all.iter().all(|t| t.time != tombstone.time) {
         let body = postcard::to_stdvec(tombstone).map_err(|e| Error::new(Class::Failed, format!("cannot write a tombstone: {e}")))?;
-        let head = if end == 0 { header(store) } else { Vec::new() };
-        let frame = frame(store, end + head.len(), &body);
-        file.write_at(&[&head, &frame, &body], end as u64).map_err(failed)?;
-        end += head.len() + frame.len() + body.len();
+        let frame = frame(store, end, &body);
+        file.write_at(&[&frame, &body], end as u64).map_err(failed)?;
+        end += frame.len() + body.len();
     }
     // Also where it stands there already: who wrote it may have been killed before it was durable.
     file.set_len(end as u64).map_err(failed)?;
@@ -183,6 +210,56 @@ impl Blobs {
 mod tests {
     use super::*;
     use crate::storage::sim::SimDisk;
+
+    /// Bytes of several pages become durable in any order: what is cut of a first, long record never stands in its own way.
+    #[test]
+    fn the_first_of_many_blobs_may_be_torn_anywhere_and_is_written_again() {
+        let (path, store) = (Path::new("/p/meta/purged"), StoreId([4; 16]));
+        let long = Tombstone { inodes: 7, blobs: (0..200).map(|n| (BlobId([n; 32]), 9)).collect(), ..Tombstone::default() };
+        let mut torn = 0;
+        for call in 1..12 {
+            for seed in 0..40 {
+                let disk = SimDisk::new();
+                disk.create_dir_all(Path::new("/p/meta")).unwrap();
+                disk.create_new(Path::new("/p/meta/purge")).unwrap();
+                disk.sync_dir(Path::new("/p/meta")).unwrap();
+                // So that its name outlives the crash, whatever is in it.
+                disk.create_new(path).unwrap();
+                disk.sync_dir(Path::new("/p/meta")).unwrap();
+                disk.crash_at_call(call);
+                let done = append(&disk, path, store, &long).is_ok();
+                let crashed = disk.crash(seed);
+                let bytes = crashed.file_bytes(path).unwrap();
+                torn += u32::from(bytes.len() > 4096 && parse(&bytes, store).is_none_or(|found| found.all.is_empty()));
+                let found = read(&crashed, path, store).unwrap_or_else(|e| panic!("call {call}, seed {seed}: {e}"));
+                assert!(found.len() == 1 || !done, "call {call}, seed {seed}");
+                append(&crashed, path, store, &long).unwrap();
+                assert_eq!(read(&crashed.crash(seed), path, store).unwrap(), std::slice::from_ref(&long), "call {call}, seed {seed}");
+            }
+        }
+        assert!(torn > 10, "too little to say anything: {torn}");
+        // An older ize wrote header and record at once, and only the page of the header was lost.
+        let disk = SimDisk::new();
+        disk.create_dir_all(Path::new("/p/meta")).unwrap();
+        disk.create_new(Path::new("/p/meta/purge")).unwrap();
+        append(&disk, path, store, &long).unwrap();
+        disk.open(path).unwrap().write_at(&[&[0; 4096]], 0).unwrap();
+        assert_eq!(read(&disk, path, store).unwrap(), []);
+        append(&disk, path, store, &long).unwrap();
+        assert_eq!(read(&disk, path, store).unwrap(), [long]);
+        // Without a purge that goes on nothing was being born.
+        disk.open(path).unwrap().write_at(&[&[0; 4096]], 0).unwrap();
+        disk.remove(Path::new("/p/meta/purge")).unwrap();
+        assert_eq!(read(&disk, path, store).unwrap_err().class, Class::Damage);
+        // A newer ize wrote it: that is no damage.
+        let mut newer = header(store);
+        newer[8] = 2;
+        let crc = crc32fast::hash(&newer[..HEADER - 4]).to_le_bytes();
+        newer[HEADER - 4..].copy_from_slice(&crc);
+        disk.open(path).unwrap().write_at(&[&newer], 0).unwrap();
+        let e = read(&disk, path, store).unwrap_err();
+        assert!(e.class == Class::Refused && e.to_string().contains("newer ize"), "{e}");
+    }
 
     #[test]
     fn tombstones_outlive_crashes_and_nothing_else_passes_for_one() {

@@ -39,6 +39,8 @@ pub struct Names {
     inodes: HashMap<Ino, Known>,
     processes: HashMap<ProcessKey, Box<[u8]>>,
     base: Base,
+    /// The base was needed, and the state before the oldest record is not known: only an older one, or none.
+    lacks_base: bool,
 }
 
 impl Names {
@@ -55,7 +57,14 @@ impl Names {
     }
 
     fn over(base: Base) -> Self {
-        Self { inodes: HashMap::new(), processes: HashMap::new(), base }
+        Self { inodes: HashMap::new(), processes: HashMap::new(), base, lacks_base: false }
+    }
+
+    /// Was a name asked for that stood before the oldest record, and the state then is not known (a prune took records out of the middle of
+    /// a version)? Then paths may be such as were before that, or be missing.
+    #[must_use]
+    pub fn lacks_base(&self) -> bool {
+        self.lacks_base
     }
 
     /// The short name of a process, where a record told it.
@@ -126,7 +135,9 @@ impl Names {
             return;
         }
         if let Base::Unasked(storage, layout, id) = &self.base {
-            self.base = open_base(storage, layout, *id).map_or(Base::Nowhere, |tree| Base::There(Box::new(tree)));
+            let (base, exact) = open_base(storage, layout, *id);
+            self.base = base.map_or(Base::Nowhere, |tree| Base::There(Box::new(tree)));
+            self.lacks_base = !exact;
         }
         if let Base::There(tree) = &mut self.base
             && let Ok(inode) = tree.inode(ino)
@@ -185,12 +196,18 @@ impl Names {
     }
 }
 
-/// The state before the oldest record that the log keeps.
-fn open_base(storage: &Arc<dyn Storage>, layout: &Layout, id: StoreId) -> Option<Tree> {
-    let store = Store::open_on(Arc::clone(storage), layout, id).ok()?;
-    let oldest = store.oldest_in_log().ok()??;
-    let version = store.versions().at_lsn(Lsn(oldest.0.saturating_sub(1))).ok()??;
-    store.state_of(&version).ok()
+/// The state before the oldest record that the log keeps, and whether it is that one: where none is known, it is the last known before it.
+fn open_base(storage: &Arc<dyn Storage>, layout: &Layout, id: StoreId) -> (Option<Tree>, bool) {
+    let Ok(store) = Store::open_on(Arc::clone(storage), layout, id) else { return (None, false) };
+    let Ok(Some(oldest)) = store.oldest_in_log() else { return (None, false) };
+    let before = Lsn(oldest.0.saturating_sub(1));
+    match store.state_at(before) {
+        Ok(tree) => (Some(tree), true),
+        Err(_) => {
+            let version = store.versions().at_lsn(before).ok().flatten();
+            (version.and_then(|version| store.state_of(&version).ok()), false)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -112,7 +112,9 @@ impl Finding {
     /// A file that cannot be used.
     pub(super) fn of_error(part: Part, file: &Path, e: &Error) -> Self {
         let verdict = if e.class == Class::Io { Verdict::IoError } else { Verdict::Damage };
-        Self::new(verdict, part, file, e.message.clone())
+        // A newer ize's file needs that one, no copy.
+        let mend = e.hint.clone().filter(|_| e.class == Class::Refused).unwrap_or_default();
+        Self { mend, ..Self::new(verdict, part, file, e.message.clone()) }
     }
 
     pub(super) fn of_log(f: &scan::Finding) -> Self {

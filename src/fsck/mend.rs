@@ -72,7 +72,9 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
             }
             Part::Purged => {
                 finding.affected.note = Some("what was purged, or is being: it may be taken for missing".to_owned());
-                finding.mend = COPY.to_owned();
+                if finding.mend.is_empty() {
+                    finding.mend = COPY.to_owned();
+                }
             }
             Part::Import => {
                 finding.affected.note = Some("no file and no version: an import that is unfinished".to_owned());

@@ -343,20 +343,38 @@ def read_purged(path, store):
     if b[:8] != b"IZEPURGD" or number(b, 8, 4) != 1 or b[12:28] != store or zlib.crc32(b[:28]) != number(b, 28, 4):
         say("what was purged is not known, and may be called lost: %s has no header that this script knows" % path)
         return {}
-    found, at = {}, 32
+    found, at, view = {}, 32, memoryview(b)
     while at + 8 <= len(b):
         size = number(b, at + 4, 4)
-        body = b[at + 8 : at + 8 + size]
-        if len(body) != size or zlib.crc32(store + at.to_bytes(8, "little") + size.to_bytes(8, "little") + body) != number(b, at, 4):
+        record = tombstone(view, at, size, store) if size <= len(b) - at - 8 else None
+        if record is None:
             # Damaged: the next record that is sound, wherever it is.
             at += 1
             continue
-        c = Body(body)
-        time = c.time()
-        c.bytes(), c.u()
-        found.update((ident, time) for ident, _ in c.list(lambda: (c.id(), c.u())))
+        found.update(record)
         at += 8 + size
     return found
+
+
+def tombstone(view, at, size, store):
+    """The blobs of a record of meta/purged, and when they were purged; None where there is none. The bytes behind damage are asked at every
+    offset: only what has the form of a record is worth its checksum."""
+    body = view[at + 8 : at + 8 + size]
+    c = Body(body)
+    try:
+        time = c.time()
+        c.bytes(), c.u()
+        start = c.at
+        count, rest = c.u(), size - c.at
+        if not 33 * count <= rest <= 37 * count:
+            return None
+        check = zlib.crc32(store + at.to_bytes(8, "little") + size.to_bytes(8, "little"))
+        if zlib.crc32(body, check) != number(view, at, 4):
+            return None
+        c.at = start
+        return [(ident, time) for ident, _ in c.list(lambda: (c.id(), c.u()))]
+    except Wrong:
+        return None
 
 
 # --- The log (sections 8 to 10) ------------------------------------------------------------------------------------------------------

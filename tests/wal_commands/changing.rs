@@ -80,6 +80,25 @@ fn a_bare_directory_can_be_repaired_and_has_nothing_that_may_be_pruned() {
     assert_eq!(home.ize(&["wal", "repair", "copy/0000000000000001.seg", "--yes"]).code, 2);
 }
 
+/// A checkpoint is there, and nobody can say whether it is that of the segments: nothing goes, and it is not said that there is none.
+#[test]
+fn nothing_is_pruned_of_a_project_whose_id_is_wrong() {
+    let home = Home::new();
+    let w = history(&home);
+    let layout = w.project.layout.clone();
+    drop(w);
+    std::fs::write(layout.checkpoint(), "one that counts for the store with the right id").unwrap();
+    let text = std::fs::read_to_string(layout.identity()).unwrap();
+    let at = text.find("id = \"").unwrap() + 6;
+    let other = if text[at..].starts_with('0') { "1" } else { "0" };
+    std::fs::write(layout.identity(), format!("{}{other}{}", &text[..at], &text[at + 1..])).unwrap();
+    let count = || std::fs::read_dir(layout.wal()).unwrap().count();
+    let before = count();
+    let ran = home.ize(&["wal", "prune", layout.dir().to_str().unwrap(), "--max-size", "0"]);
+    assert!(ran.code == 9 && ran.err.contains("meta/project.toml") && !ran.err.contains("there is no checkpoint"), "{}", ran.err);
+    assert_eq!(count(), before);
+}
+
 #[test]
 fn without_a_sound_checkpoint_the_log_is_read_and_nothing_is_cut() {
     let home = Home::new();

@@ -36,6 +36,12 @@ pub struct PurgeArgs {
     /// Let other files that hold some of the same bytes keep them
     #[arg(long, conflicts_with_all = ["everywhere", "blob", "garbage"])]
     pub leave_others: bool,
+    /// What was only in a directory that is named, and was moved out of it, goes, too
+    #[arg(long, conflicts_with_all = ["blob", "garbage"])]
+    pub moved_out: bool,
+    /// What was only in a directory that is named, and was moved out of it, stays where it is
+    #[arg(long, conflicts_with_all = ["moved_out", "blob", "garbage"])]
+    pub leave_moved: bool,
     /// Why; kept, and told by `ize fsck`
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,

@@ -9,7 +9,7 @@ use crate::cli::args::PurgeArgs;
 use crate::cli::grammar;
 use crate::cli::output::{self, Role, put_path};
 use crate::cli::session::{Meant, Session};
-use crate::engine::purge::{Done, Holding, Paths, Preview, Purge, Request};
+use crate::engine::purge::{Done, Files, Holding, Paths, Preview, Purge, Request};
 use crate::error::{Class, Error, Result};
 use crate::project::units::show_size;
 
@@ -34,6 +34,8 @@ pub fn run(args: &PurgeArgs, session: &mut Session) -> Result<()> {
         keep_current: args.keep_current,
         everywhere: args.everywhere,
         leave_others: args.leave_others,
+        moved_out: args.moved_out,
+        leave_moved: args.leave_moved,
         reason: args.reason.clone(),
     };
     let purge = Purge::prepare(&meant.project, &settings, &request).map_err(|e| match e.class {
@@ -85,10 +87,14 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
         return session.out.json(&json!({
             "type": "preview", "dry_run": args.dry_run, "versions": preview.versions, "first": holding(&preview.first),
             "last": holding(&preview.last), "inodes": preview.inodes, "unlinked": preview.unlinked, "paths": paths(&preview.paths), "more_paths": preview.paths.more,
-            "by_log": paths(&preview.by_log), "more_by_log": preview.by_log.more,
+            "by_log": paths(&preview.by_log.paths), "more_by_log": preview.by_log.paths.more,
+            "by_log_files": preview.by_log.count, "by_log_in_newest": preview.by_log.in_newest,
+            "moved": paths(&preview.moved.paths), "more_moved": preview.moved.paths.more,
+            "moved_files": preview.moved.count, "moved_in_newest": preview.moved.in_newest, "leave_moved": args.leave_moved,
             "others": paths(&preview.others), "more_others": preview.others.more, "in_newest": preview.in_newest,
             "keep_current": args.keep_current, "logged": preview.logged.iter().map(|one| path(one)).collect::<Vec<_>>(),
             "logged_segments": preview.logged_segments, "log_damaged": preview.log_damaged,
+            "names_unknown": preview.names_unknown,
             "garbage_blobs": preview.garbage.map(|(blobs, _)| blobs), "garbage_bytes": preview.garbage.map(|(_, bytes)| bytes),
             "segments": preview.segments.0, "wal_bytes": preview.segments.1, "pijul": preview.pijul,
         }));
@@ -105,18 +111,31 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     if preview.log_damaged {
         output::warn("some of the log cannot be read: it goes all the same, but under which other names files stood there is not known");
     }
+    if preview.names_unknown {
+        output::warn(
+            "the log does not go back to the end of a version, or not to the path of every directory: under which names files stood in \
+             between is not known, and what stood at a path only then stays in versions (name it as it is called now)",
+        );
+    }
     if args.blob.is_empty() && preview.inodes == 0 {
-        out.line("No version has anything that stood there, and none changes.")?;
+        out.line(match preview.log_damaged || preview.names_unknown {
+            true => "No version is known to have anything that stood there.",
+            false => "No version has anything that stood there, and none changes.",
+        })?;
         return show_rest(preview, session);
     }
     if args.blob.is_empty() {
         out.line(&format!("{} files, links and directories go, under every path that they had:", preview.inodes))?;
         list(&preview.paths, out)?;
-        if !preview.by_log.listed.is_empty() {
-            let line = out.paint(Role::Warning, "Of these only the log says that they stood there, between two versions:");
+        let by_log = &preview.by_log;
+        if by_log.count > 0 {
+            let what =
+                format!("Of these only the log says that {} stood there, between two versions ({}):", by_log.count, in_newest(by_log));
+            let line = out.paint(Role::Warning, &what);
             out.line(&line)?;
-            list(&preview.by_log, out)?;
+            list(&by_log.paths, out)?;
         }
+        show_moved(args, &preview.moved, out)?;
     } else {
         out.line("These files keep their entries and lose the bytes:")?;
         list(&preview.others, out)?;
@@ -146,6 +165,30 @@ fn show(args: &PurgeArgs, preview: &Preview, session: &mut Session) -> Result<()
     Ok(())
 }
 
+fn in_newest(files: &Files) -> String {
+    match files.in_newest {
+        0 => "none in the newest state".to_owned(),
+        n => format!("{n} in the newest state, which come first"),
+    }
+}
+
+/// What was only in a directory that is named.
+fn show_moved(args: &PurgeArgs, moved: &Files, out: &mut output::Out) -> Result<()> {
+    if moved.count == 0 {
+        return Ok(());
+    }
+    let word = match (args.moved_out, args.leave_moved) {
+        (true, _) => "go, too",
+        (false, true) => "stay where they are",
+        (false, false) => "would go, too",
+    };
+    let files = count(moved.count, "file");
+    let what = format!("Moved out of a directory that is named ({files}, {}), these {word}:", in_newest(moved));
+    let line = out.paint(Role::Warning, &what);
+    out.line(&line)?;
+    list(&moved.paths, out)
+}
+
 /// What goes in any case.
 fn show_rest(preview: &Preview, session: &mut Session) -> Result<()> {
     let (segments, bytes) = preview.segments;
@@ -166,7 +209,8 @@ fn count(n: u64, what: &str) -> String {
 }
 
 fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
-    for path in paths.listed.iter().take(SHOWN) {
+    let (now, before): (Vec<_>, Vec<_>) = paths.listed.iter().partition(|(_, in_newest)| **in_newest);
+    for (path, _) in now.into_iter().chain(before).take(SHOWN) {
         out.line(&format!("    {}", output::name(path)))?;
     }
     let more = paths.listed.len().saturating_sub(SHOWN);
@@ -178,7 +222,15 @@ fn list(paths: &Paths, out: &mut output::Out) -> Result<()> {
 }
 
 fn paths(paths: &Paths) -> Vec<Value> {
-    paths.listed.iter().map(|one| path(one)).collect()
+    let (now, before): (Vec<_>, Vec<_>) = paths.listed.iter().partition(|(_, in_newest)| **in_newest);
+    let with = |(one, in_newest): (&Vec<u8>, &bool)| {
+        let mut object = path(one);
+        if let Value::Object(fields) = &mut object {
+            fields.insert("in_newest".to_owned(), Value::Bool(*in_newest));
+        }
+        object
+    };
+    now.into_iter().chain(before).map(with).collect()
 }
 
 fn path(path: &[u8]) -> Value {

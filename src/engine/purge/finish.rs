@@ -77,7 +77,7 @@ pub fn finish(storage: &Arc<dyn Storage>, layout: &Layout, store: StoreId, clean
     let tombstone = Tombstone { time, reason, inodes, blobs: chunks };
     blobs::purged::append(&**storage, &layout.purged(), store, &tombstone)?;
     let gone: HashSet<BlobId> = tombstone.blobs.iter().map(|(id, _)| *id).collect();
-    sweep(&blobs, &versions, &checkpoint, &gone, &mut done)?;
+    sweep(layout, &blobs, &versions, &checkpoint, &gone, &mut done)?;
     rest(layout, &mut done)?;
     remove(&**storage, &layout.purging())?;
     storage.sync_dir(&layout.meta()).map_err(|e| Error::io(format!("cannot sync {}", layout.meta().display()), e))?;
@@ -94,9 +94,7 @@ fn states(
     newest: Option<BlobId>,
     done: &mut Done,
 ) -> Result<Option<BlobId>> {
-    if intent.inodes.is_empty() {
-        return Ok(newest);
-    }
+    // Also where no inode goes: what directories without a name were stored with does.
     let inodes: BTreeSet<Ino> = intent.inodes.iter().copied().collect();
     let nothing = HashMap::new();
     let mut rewriter = Rewriter::new(blobs, &inodes, &nothing);
@@ -104,7 +102,8 @@ fn states(
         if intent.keeps(version.seq, &version.root, newest.as_ref()) {
             return Ok(version.root);
         }
-        Ok(rewriter.state(&version.root)?.id.unwrap_or(version.root))
+        let rewritten = rewriter.state(&version.root).map_err(|e| unreadable(layout, Error::from(e)))?;
+        Ok(rewritten.id.unwrap_or(version.root))
     };
     for version in versions.iter() {
         let version = version?;
@@ -133,7 +132,7 @@ fn states(
         shred(&*old).map_err(|e| Error::io("cannot overwrite the old version log", e))?;
     }
     let root = match newest {
-        Some(root) if intent.keep.is_none() => rewriter.state(&root)?.id,
+        Some(root) if intent.keep.is_none() => rewriter.state(&root).map_err(|e| unreadable(layout, Error::from(e)))?.id,
         other => other,
     };
     blobs.sync()?;
@@ -162,18 +161,24 @@ fn log(storage: &Arc<dyn Storage>, layout: &Layout, checkpoint: &mut Checkpoint,
 }
 
 /// Step 5.
-fn sweep(blobs: &Blobs, versions: &VersionLog, checkpoint: &Checkpoint, gone: &HashSet<BlobId>, done: &mut Done) -> Result<()> {
+fn sweep(
+    layout: &Layout,
+    blobs: &Blobs,
+    versions: &VersionLog,
+    checkpoint: &Checkpoint,
+    gone: &HashSet<BlobId>,
+    done: &mut Done,
+) -> Result<()> {
     let sweep = blobs.begin_sweep()?;
     if sweep.leaves_the_last() {
         return Err(Error::new(Class::Full, "the disk is too full to write the packs anew, and the purge is not ended")
             .hint("make room on it, then mount the project or order anything of it: the purge goes on by itself"));
     }
     let mut walk = Walk::new(blobs);
-    for version in versions.iter() {
-        walk.state(&version?.root)?;
-    }
-    if let Some(root) = checkpoint.root {
-        walk.state(&root)?;
+    let roots = versions.iter().map(|version| version.map(|v| v.root)).chain(checkpoint.root.map(Ok));
+    for root in roots {
+        // All of it could be read when the purge began.
+        walk.state(&root?).map_err(|e| unreadable(layout, Error::from(e)))?;
     }
     // What states are made of stays, also where a file holds the same bytes: without it the whole state would be gone.
     let gone: HashSet<&BlobId> = gone.iter().filter(|id| !walk.structure().contains(*id)).collect();
@@ -182,6 +187,16 @@ fn sweep(blobs: &Blobs, versions: &VersionLog, checkpoint: &Checkpoint, gone: &H
     let report = sweep.run(&|id| keep.contains(id) && !gone.contains(id), options)?;
     (done.blobs, done.packs, done.damaged) = (report.blobs_dropped, report.packs_removed, report.packs_damaged);
     Ok(())
+}
+
+/// What is damaged now keeps a purge from its end, and the project from being opened.
+fn unreadable(layout: &Layout, e: Error) -> Error {
+    let purging = layout.purging();
+    Error::new(e.class, format!("the purge that has begun cannot be brought to its end, because a version cannot be read: {e}")).hint(format!(
+        "`ize fsck` names what is damaged and what mends it, then order anything of the project; to open it as it is, move {} away: what was to \
+         go is in the packs still, until the purge is ordered again (`ize purge --garbage` where nothing names it any more)",
+        purging.display()
+    ))
 }
 
 /// Step 6: what is no part of the store's state.
@@ -197,8 +212,11 @@ fn rest(layout: &Layout, done: &mut Done) -> Result<()> {
     ] {
         shred_all(&path)?;
     }
-    // Who carries this out may write to it, and goes on doing so.
-    empty(&layout.daemon_log())?;
+    // Who carries this out may write to it, and goes on doing so. It is no part of the store: one that cannot be written must not keep the
+    // project from being opened.
+    if let Err(e) = empty(&layout.daemon_log()) {
+        tracing::warn!("{e}: it may tell of what was purged");
+    }
     atomic::sync_dir(&layout.meta()).or_else(missing)?;
     atomic::sync_dir(layout.dir()).or_else(missing)
 }

@@ -1,6 +1,6 @@
 //! What the log says of paths that a purge names: also of such as came and went between two versions, so that no state has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::engine::core::Core;
@@ -10,6 +10,9 @@ use crate::ids::{Ino, SegmentId};
 use crate::op::{Decoded, Operation, RenameMode, decode};
 use crate::wal::{self, Bounds};
 
+/// What was ever put into a directory, or taken out of it.
+pub(super) type Contents = HashMap<Ino, BTreeSet<Ino>>;
+
 /// What the records say of some paths.
 #[derive(Debug, Default)]
 pub(super) struct Logged {
@@ -17,10 +20,14 @@ pub(super) struct Logged {
     pub named: Vec<bool>,
     /// Inodes that stood at them.
     pub inodes: BTreeSet<Ino>,
+    /// Who was in which directory.
+    pub contents: Contents,
     /// Segments with records that name them.
     pub segments: BTreeSet<SegmentId>,
     /// False when some of the log cannot be read.
     pub whole: bool,
+    /// Under which names files stood is not always known: the state before the oldest record is not, or a directory's path.
+    pub names_unknown: bool,
 }
 
 /// Gives every operation that can be read and its segment to `see`; says whether all can be.
@@ -61,8 +68,10 @@ pub(super) fn at_paths(core: &Core, paths: &[Vec<u8>]) -> Result<Logged> {
     let wanted: Vec<Vec<u8>> = paths.iter().map(|path| last(path)).collect();
     let whole = each(core, &mut |op, segment| {
         for (dir, name, ino) in places(op) {
+            found.contents.entry(dir).or_default().insert(ino);
             for (n, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted == name) {
                 let path = names.join(dir, name);
+                found.names_unknown |= path.is_none();
                 if path.as_ref().is_none_or(|path| paths.get(n) == Some(path)) {
                     found.segments.insert(segment);
                     found.named.iter_mut().skip(n).take(1).for_each(|named| *named = true);
@@ -74,19 +83,8 @@ pub(super) fn at_paths(core: &Core, paths: &[Vec<u8>]) -> Result<Logged> {
         names.learn(op);
     })?;
     found.whole = whole;
+    found.names_unknown |= names.lacks_base();
     Ok(found)
-}
-
-/// Adds what was ever put into the directories among `inodes`, or taken out of them.
-pub(super) fn add_contents(core: &Core, inodes: &mut BTreeSet<Ino>) -> Result<()> {
-    each(core, &mut |op, _| {
-        for (dir, _, ino) in places(op) {
-            if inodes.contains(&dir) {
-                inodes.insert(ino);
-            }
-        }
-    })?;
-    Ok(())
 }
 
 /// Adds the segments with operations on any of `inodes`.

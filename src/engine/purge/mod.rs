@@ -12,15 +12,15 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) use finish::shred;
 pub use finish::{Done, finish};
 pub use intent::Intent;
-pub use select::Paths;
+pub use select::{Files, Paths};
 
-use self::select::Selected;
+use self::select::{Selected, Told};
 use self::states::{Probe, Rewriter};
 use super::core::Core;
 use super::prune::Walk;
@@ -34,7 +34,6 @@ use crate::project::lock::Lock;
 use crate::project::{Layout, Project, Settings};
 use crate::storage::Storage;
 use crate::versions::version_log::ChangeId;
-use crate::wal::prune::Limits;
 use crate::wal::{self, Bounds};
 
 /// What is to go.
@@ -51,6 +50,10 @@ pub struct Request {
     pub everywhere: bool,
     /// Other files that hold some of the bytes keep them.
     pub leave_others: bool,
+    /// What was moved out of a named directory goes, too.
+    pub moved_out: bool,
+    /// What was moved out of a named directory stays where it is now.
+    pub leave_moved: bool,
     /// Why, for `meta/purged`.
     pub reason: String,
 }
@@ -81,8 +84,10 @@ pub struct Preview {
     pub unlinked: u64,
     /// Every path that they have or had; what is below one of them is left out.
     pub paths: Paths,
-    /// Those of them that go only because of what the log says: they stood at a path, or in a directory, between two versions.
-    pub by_log: Paths,
+    /// Those that go only because of what the log says: they stood at a path, or in a directory, between two versions.
+    pub by_log: Files,
+    /// Those that stood at no named path themselves, but were once in a named directory, and stand elsewhere in some state.
+    pub moved: Files,
     /// Paths of other files that hold the same bytes.
     pub others: Paths,
     /// Whether the newest state has some of it.
@@ -93,6 +98,8 @@ pub struct Preview {
     pub logged_segments: u64,
     /// Some of the log cannot be read: what it says of the paths is not known.
     pub log_damaged: bool,
+    /// Under which names files stood is not always known: the log's records begin in the middle of a version, or do not tell a directory's path.
+    pub names_unknown: bool,
     /// Blobs that no state names, and the bytes that they take in the packs; counted where nothing else was asked for.
     pub garbage: Option<(u64, u64)>,
     /// Segments of the log that go, and their bytes.
@@ -191,19 +198,25 @@ fn begin(core: Core, intent: &Intent) -> Result<()> {
     let checkpoint = core.history().checkpoint.clone();
     let bounds = Bounds { checkpoint: checkpoint.lsn, floor: checkpoint.floor };
     let scan = wal::scan(&*core.storage, &core.layout.wal(), core.store, bounds)?;
-    let limits = Limits { max_size: Some(0), ..Limits::default() };
-    let plan = wal::prune::plan(&scan, checkpoint.lsn, limits, &mut |_| 0, Time::now());
-    if plan.keep.len() > 1 {
+    // Where a damaged segment ends may not be known; what the last one follows is below it all the same.
+    let settled = scan.segments.split_last().is_none_or(|(last, before)| {
+        last.header.is_some() && last.first_lsn <= checkpoint.lsn.next() && before.iter().all(|segment| segment.last_lsn <= checkpoint.lsn)
+    });
+    if !settled {
         return Err(Error::new(Class::Failed, "the log cannot be let go of: a segment holds operations that no version holds")
             .hint("`ize fsck` says what is wrong with it"));
     }
     intent.write(&*core.storage, &core.layout.purging(), core.store)
 }
 
-fn nowhere(path: &[u8], log_damaged: bool) -> Error {
+fn nowhere(path: &[u8], preview: &Preview) -> Error {
     let path = crate::cli::output::name(path);
-    let damaged = if log_damaged { ", some of which cannot be read" } else { "" };
-    Error::new(Class::NotFound, format!("neither a version nor the log{damaged} names {path}")).hint(
+    let unknown = match (preview.log_damaged, preview.names_unknown) {
+        (true, _) => ", some of which cannot be read,",
+        (false, true) => ", which does not go back to the end of a version,",
+        (false, false) => "",
+    };
+    Error::new(Class::NotFound, format!("neither a version nor the log{unknown} names {path}")).hint(
         "`ize history` lists what there was; `ize purge --garbage` overwrites everything that no version holds: what was thinned out, \
          what came and went between two versions, the log",
     )
@@ -216,22 +229,18 @@ fn walked<'a>(blobs: &'a Blobs, roots: &[BlobId]) -> Result<Walk<'a>> {
 }
 
 /// Why blobs may not go although nobody is to keep them: states are made of one.
-fn structure(blobs: &Blobs, roots: &[BlobId], gone: &HashMap<BlobId, u32>) -> Result<Option<Error>> {
-    if gone.is_empty() {
-        return Ok(None);
-    }
-    let walk = walked(blobs, roots)?;
-    Ok(gone.keys().filter(|id| walk.structure().contains(*id)).min().map(|id| {
+fn structure(walk: &Walk<'_>, gone: &HashMap<BlobId, u32>) -> Option<Error> {
+    gone.keys().filter(|id| walk.structure().contains(*id)).min().map(|id| {
         Error::new(Class::Refused, format!("blob {id} cannot go: a file holds the very bytes of which a directory of some version is made"))
             .hint("name the paths of the files that hold it, all of them: they go, and the directory stays")
-    }))
+    })
 }
 
 /// Blobs that no state names, and the bytes that they take.
-fn garbage(blobs: &Blobs, roots: &[BlobId]) -> Result<(u64, u64)> {
-    let (keep, mut found) = (walked(blobs, roots)?.kept(), (0, 0));
+fn garbage(blobs: &Blobs, walk: &Walk<'_>) -> Result<(u64, u64)> {
+    let mut found = (0, 0);
     blobs.each_stored(&mut |id, bytes| {
-        if !keep.contains(id) {
+        if !walk.keeps(id) {
             found = (found.0 + 1, found.1 + bytes);
         }
     })?;
@@ -251,18 +260,24 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     let mut roots: Vec<BlobId> = versions.iter().map(|(root, _)| *root).chain(newest).collect();
     let mut seen = std::collections::HashSet::new();
     roots.retain(|root| seen.insert(*root));
+    // Everything that the sweep at the end will read: one that cannot must not begin, it could never end.
+    let walk = walked(blobs, &roots).map_err(|e| {
+        Error::new(e.class, format!("a version cannot be read, so that nothing can be purged: {e}"))
+            .hint("`ize fsck` names what is damaged and what mends it; then order the purge again")
+    })?;
     let by_path = !request.paths.is_empty();
     let mut preview = Preview { pijul: core.layout.pijul().exists(), ..Preview::default() };
-    let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, .. } = if by_path {
+    let Selected { inodes, nameless, paths, by_log, others, shared, in_newest, moved, .. } = if by_path {
         let mut logged = logged::at_paths(core, &request.paths)?;
-        let below = &mut |inodes: &mut BTreeSet<_>| logged::add_contents(core, inodes);
-        let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, &logged.inodes, below)?;
+        let told = Told { inodes: &logged.inodes, contents: &logged.contents };
+        let selected = select::by_paths(blobs, &roots, newest.as_ref(), &request.paths, told, request.leave_moved)?;
         preview.log_damaged = !logged.whole;
+        preview.names_unknown = logged.names_unknown;
         for (path, (found, logged)) in request.paths.iter().zip(selected.found.iter().zip(&logged.named)) {
             match (found, logged) {
                 (true, _) => {}
                 (false, true) => preview.logged.push(path.clone()),
-                (false, false) => return Err(nowhere(path, preview.log_damaged)),
+                (false, false) => return Err(nowhere(path, &preview)),
             }
         }
         if !preview.logged.is_empty() {
@@ -271,7 +286,7 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
         }
         selected
     } else if request.blobs.is_empty() {
-        preview.garbage = Some(garbage(blobs, &roots)?);
+        preview.garbage = Some(garbage(blobs, &walk)?);
         Selected { nameless: select::nameless(blobs, &roots)?, ..Selected::default() }
     } else {
         select::by_blobs(blobs, &roots, newest.as_ref(), &request.blobs)?
@@ -288,8 +303,12 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let nothing = HashMap::new();
     let probe = Probe(blobs);
-    let mut rewriter = Rewriter::new(&probe, &inodes, if by_blob { &shared } else { &nothing });
-    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, by_log, others, in_newest, ..preview };
+    let goes = by_blob || request.everywhere;
+    let mut rewriter = Rewriter::new(&probe, &inodes, if goes { &shared } else { &nothing });
+    preview = Preview { inodes: inodes.len() as u64, unlinked: nameless.len() as u64, paths, by_log, moved, others, in_newest, ..preview };
+    if let Some(newest) = newest.filter(|_| goes) {
+        preview.in_newest |= rewriter.state(&newest)?.touched;
+    }
     for (root, version) in versions {
         if rewriter.state(&root)?.touched {
             preview.versions += 1;
@@ -299,13 +318,16 @@ fn plan(core: &Core, request: &Request) -> Result<(Intent, Preview, Option<Error
     }
     let log = core.log.usage();
     preview.segments = (log.segments, log.bytes);
-    let goes = by_blob || request.everywhere;
     let settled = request.everywhere || request.leave_others || preview.others.listed.is_empty();
-    let refusal = if by_path && !settled {
+    let moved_settled = request.moved_out || request.leave_moved || preview.moved.count == 0;
+    let refusal = if by_path && !moved_settled {
+        let why = Error::new(Class::Refused, "files that were once in a directory that is named were moved out of it, and would go, too");
+        Some(why.hint("name only what is meant, or say --moved-out (they go) or --leave-moved (they stay where they are)"))
+    } else if by_path && !settled {
         let why = Error::new(Class::Refused, "other files hold the same bytes, and would keep them");
         Some(why.hint("name them too, or say --everywhere (they lose these bytes) or --leave-others (they keep them)"))
     } else if goes {
-        structure(blobs, &roots, &shared)?
+        structure(&walk, &shared)
     } else {
         None
     };

@@ -1,35 +1,55 @@
 //! Finds what a purge means: the inodes that ever stood at a path or below it, every other place of theirs, and who else holds their bytes;
 //! what has no name anywhere.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::logged::Contents;
 use super::states::{Rewriter, subdir};
 use crate::error::Result;
 use crate::ids::{BlobId, Ino};
 use crate::tree::path::{join, split};
 use crate::tree::{BlobRead, TreeError, decode_blob, file_pieces, load_state};
 use crate::versions::inode_table;
-use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
+use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Link, Node, Piece};
 
 /// Paths that are listed; all are counted.
 pub const LISTED: usize = 1000;
 
-/// Paths, the first of them by name.
+/// Paths by name, those of the newest state before others where they are too many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
-    /// At most 1,000.
-    pub listed: BTreeSet<Vec<u8>>,
+    /// At most 1,000, and whether the newest state has them there.
+    pub listed: BTreeMap<Vec<u8>, bool>,
     /// True when there are more.
     pub more: bool,
 }
 
 impl Paths {
-    fn add(&mut self, path: Vec<u8>) {
-        if self.listed.len() < LISTED {
-            self.listed.insert(path);
-        } else if !self.listed.contains(&path) {
+    fn add(&mut self, path: Vec<u8>, in_newest: bool) {
+        if let Some(known) = self.listed.get_mut(&path) {
+            *known |= in_newest;
+        } else if self.listed.len() < LISTED {
+            self.listed.insert(path, in_newest);
+        } else {
             self.more = true;
         }
+    }
+}
+
+/// How many files are meant, and where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Files, links and directories.
+    pub count: u64,
+    /// Those of them that the newest state has.
+    pub in_newest: u64,
+    /// Every path that they have or had.
+    pub paths: Paths,
+}
+
+impl Files {
+    fn counted(paths: Paths, inodes: &BTreeSet<Ino>, newest: &BTreeSet<Ino>) -> Self {
+        Self { count: inodes.len() as u64, in_newest: inodes.intersection(newest).count() as u64, paths }
     }
 }
 
@@ -46,8 +66,10 @@ pub(super) struct Selected {
     pub found: Vec<bool>,
     /// Paths that they ever had, those below others of them left out.
     pub paths: Paths,
-    /// Those of the paths whose files only the log has at a purged path, or in a purged directory.
-    pub by_log: Paths,
+    /// Those that only the log has at a purged path, or in a purged directory.
+    pub by_log: Files,
+    /// Those that only stood in a purged directory, and stand elsewhere in some state.
+    pub moved: Files,
     /// Their bytes: chunks and lengths.
     pub chunks: HashMap<BlobId, u32>,
     /// Paths of other files that hold some of these bytes.
@@ -115,8 +137,8 @@ fn walk(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut See<'_>) -> Result<(),
     roots.iter().try_for_each(|root| walk.state(root, see))
 }
 
-/// What is shown a node, and whether it has a name.
-type SeeNode<'s> = dyn FnMut(Ino, &Node, bool) -> Result<(), TreeError> + 's;
+/// What is shown a node, and its names.
+type SeeNode<'s> = dyn FnMut(Ino, &Node, &[Link]) -> Result<(), TreeError> + 's;
 
 /// Nodes that stand in inode tables: files with several names, and those without one.
 fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut SeeNode<'_>) -> Result<(), TreeError> {
@@ -128,7 +150,7 @@ fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut SeeNode<'_>) -> Resu
             if let InodeEntry::Node(node, names) = entry
                 && failed.is_ok()
             {
-                failed = see(ino, node, !names.is_empty());
+                failed = see(ino, node, names);
             }
         })?;
         failed?;
@@ -164,18 +186,23 @@ fn at_paths(blobs: &dyn BlobRead, roots: &[BlobId], paths: &[Vec<u8>]) -> Result
     Ok((inodes, found))
 }
 
-/// Adds what was ever in the directories among `inodes`, as states have it and as `below` says.
+/// Adds what was ever in the directories among `inodes`, as states and `contents` have it, but for those of `left`.
 fn grow(
     blobs: &dyn BlobRead,
     roots: &[BlobId],
     inodes: &mut BTreeSet<Ino>,
-    below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
-) -> Result<()> {
+    contents: &Contents,
+    left: &BTreeSet<Ino>,
+) -> Result<(), TreeError> {
     loop {
         let before = inodes.len();
-        below(inodes)?;
+        let mut look: Vec<Ino> = inodes.iter().copied().collect();
+        while let Some(dir) = look.pop() {
+            let new = contents.get(&dir).into_iter().flatten().filter(|ino| !left.contains(ino));
+            look.extend(new.filter(|ino| inodes.insert(**ino)));
+        }
         walk(blobs, roots, &mut |dir, _, entry| {
-            if inodes.contains(&dir) {
+            if inodes.contains(&dir) && !left.contains(&entry.ino) {
                 inodes.insert(entry.ino);
             }
             Ok(())
@@ -186,39 +213,93 @@ fn grow(
     }
 }
 
-/// What goes with these paths. The roots are those of all versions; `newest` is the state of now. `logged` are inodes that the log has at the
-/// paths; `below` adds what the log says was in the directories among inodes.
+/// Those of `inodes` that a state has elsewhere than in one of them, and that are not `named`: they were moved out. A file that has names here and
+/// there at once was not: it goes with all of them.
+fn moved(blobs: &dyn BlobRead, roots: &[BlobId], inodes: &BTreeSet<Ino>, named: &BTreeSet<Ino>) -> Result<BTreeSet<Ino>, TreeError> {
+    let mut moved = BTreeSet::new();
+    walk(blobs, roots, &mut |dir, _, entry| {
+        if inodes.contains(&entry.ino) && !named.contains(&entry.ino) && !inodes.contains(&dir) {
+            moved.insert(entry.ino);
+        }
+        Ok(())
+    })?;
+    if !moved.is_empty() {
+        tables(blobs, roots, &mut |ino, _, names| {
+            if names.iter().any(|name| inodes.contains(&name.dir)) && names.iter().any(|name| !inodes.contains(&name.dir)) {
+                moved.remove(&ino);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(moved)
+}
+
+/// What the log says: who stood at the paths, and who was ever in which directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub inodes: &'a BTreeSet<Ino>,
+    pub contents: &'a Contents,
+}
+
+/// What goes with these paths. The roots are those of all versions; `newest` is the state of now. With `leave_moved` what was moved out of their
+/// directories stays.
 pub(super) fn by_paths(
     blobs: &dyn BlobRead,
     roots: &[BlobId],
     newest: Option<&BlobId>,
     paths: &[Vec<u8>],
-    logged: &BTreeSet<Ino>,
-    below: &mut dyn FnMut(&mut BTreeSet<Ino>) -> Result<()>,
+    told: Told<'_>,
+    leave_moved: bool,
 ) -> Result<Selected> {
-    let (mut inodes, found) = at_paths(blobs, roots, paths)?;
-    // What was below them, also while they had other names; and what was below that.
-    grow(blobs, roots, &mut inodes, &mut |_| Ok(()))?;
-    let by_states = inodes.clone();
-    inodes.extend(logged);
-    grow(blobs, roots, &mut inodes, below)?;
+    let (at_states, found) = at_paths(blobs, roots, paths)?;
+    let named: BTreeSet<Ino> = at_states.union(told.inodes).copied().collect();
+    let (mut left, mut inodes, mut out);
+    left = BTreeSet::new();
+    loop {
+        // What was below them, also while they had other names; and what was below that.
+        inodes = named.clone();
+        grow(blobs, roots, &mut inodes, told.contents, &left)?;
+        out = moved(blobs, roots, &inodes, &named)?;
+        // What was in a directory that is left may have been moved into it.
+        if !leave_moved || out.is_empty() {
+            break;
+        }
+        left.append(&mut out);
+    }
+    out.append(&mut left.clone());
+    let mut by_states = at_states;
+    grow(blobs, roots, &mut by_states, &Contents::new(), &left)?;
     let mut selected = Selected { inodes, found, ..Selected::default() };
-    let (inodes, chunks, listed, by_log) = (&selected.inodes, &mut selected.chunks, &mut selected.paths, &mut selected.by_log);
-    let mut there = BTreeSet::new();
-    walk(blobs, roots, &mut |dir, path, entry| {
-        if inodes.contains(&entry.ino) {
+    let (inodes, chunks, listed) = (&selected.inodes, &mut selected.chunks, &mut selected.paths);
+    let (mut there, mut now) = (BTreeSet::new(), BTreeSet::new());
+    let (mut by_log, mut moved_to) = (Paths::default(), Paths::default());
+    // The newest state first.
+    let mut walk = Walk { blobs, seen: HashSet::new(), states: HashSet::new() };
+    for root in newest.into_iter().chain(roots) {
+        let in_newest = newest == Some(root);
+        walk.state(root, &mut |dir, path, entry| {
+            let (goes, outside) = (inodes.contains(&entry.ino), !inodes.contains(&dir));
+            let left_or_moved = out.contains(&entry.ino);
+            if in_newest && (goes || left_or_moved) {
+                now.insert(entry.ino);
+            }
+            if left_or_moved && outside {
+                moved_to.add(join(path, &entry.name), in_newest);
+            }
+            if !goes {
+                return Ok(());
+            }
             there.insert(entry.ino);
-            if !inodes.contains(&dir) {
+            if outside {
                 let path = join(path, &entry.name);
                 if !by_states.contains(&entry.ino) {
-                    by_log.add(path.clone());
+                    by_log.add(path.clone(), in_newest);
                 }
-                listed.add(path);
+                listed.add(path, in_newest);
             }
-            entry.node.iter().try_for_each(|node| chunks_of(blobs, node, chunks))?;
-        }
-        Ok(())
-    })?;
+            entry.node.iter().try_for_each(|node| chunks_of(blobs, node, chunks))
+        })?;
+    }
     tables(blobs, roots, &mut |ino, node, _| {
         if !inodes.contains(&ino) {
             return Ok(());
@@ -226,27 +307,24 @@ pub(super) fn by_paths(
         there.insert(ino);
         chunks_of(blobs, node, chunks)
     })?;
+    let logged_only: BTreeSet<Ino> = there.difference(&by_states).copied().collect();
+    selected.in_newest = now.intersection(inodes).next().is_some();
+    selected.by_log = Files::counted(by_log, &logged_only, &now);
+    selected.moved = Files::counted(moved_to, &out, &now);
     selected.all = std::mem::replace(&mut selected.inodes, there);
     selected.nameless = nameless(blobs, roots)?.difference(&selected.inodes).copied().collect();
-    others(blobs, roots, &mut selected)?;
-    if let Some(newest) = newest {
-        let (inodes, found) = (&selected.inodes, &mut selected.in_newest);
-        walk(blobs, &[*newest], &mut |_, _, entry| {
-            *found |= inodes.contains(&entry.ino);
-            Ok(())
-        })?;
-    }
+    others(blobs, roots, newest, &mut selected)?;
     Ok(selected)
 }
 
 /// Inodes that have no name in any state: files that were open and unlinked when a version was made.
 pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<BTreeSet<Ino>, TreeError> {
     let (mut inodes, mut named) = (BTreeSet::new(), BTreeSet::new());
-    tables(blobs, roots, &mut |ino, _, has_name| {
-        if has_name {
-            named.insert(ino)
-        } else {
+    tables(blobs, roots, &mut |ino, _, names| {
+        if names.is_empty() {
             inodes.insert(ino)
+        } else {
+            named.insert(ino)
         };
         Ok(())
     })?;
@@ -264,7 +342,7 @@ pub(super) fn nameless(blobs: &dyn BlobRead, roots: &[BlobId]) -> Result<BTreeSe
 pub(super) fn by_blobs(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, ids: &[BlobId]) -> Result<Selected> {
     let chunks = ids.iter().map(|id| (*id, 0)).collect();
     let mut selected = Selected { chunks, ..Selected::default() };
-    others(blobs, roots, &mut selected)?;
+    others(blobs, roots, newest, &mut selected)?;
     if let Some(newest) = newest {
         let nothing = BTreeSet::new();
         let probe = super::states::Probe(blobs);
@@ -274,7 +352,7 @@ pub(super) fn by_blobs(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&B
 }
 
 /// Files that do not go and hold some of the chunks.
-fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Result<(), TreeError> {
+fn others(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, selected: &mut Selected) -> Result<(), TreeError> {
     let (inodes, nameless, chunks) = (&selected.inodes, &selected.nameless, &selected.chunks);
     if chunks.is_empty() {
         return Ok(());
@@ -300,17 +378,20 @@ fn others(blobs: &dyn BlobRead, roots: &[BlobId], selected: &mut Selected) -> Re
         Ok(())
     })?;
     let others = &mut selected.others;
-    walk(blobs, roots, &mut |_, path, entry| {
-        let shares = match &entry.node {
-            _ if inodes.contains(&entry.ino) => false,
-            Some(node) => share(node)?,
-            None => linked.contains(&entry.ino),
-        };
-        if shares {
-            others.add(join(path, &entry.name));
-        }
-        Ok(())
-    })?;
+    let mut walk = Walk { blobs, seen: HashSet::new(), states: HashSet::new() };
+    for root in newest.into_iter().chain(roots) {
+        walk.state(root, &mut |_, path, entry| {
+            let shares = match &entry.node {
+                _ if inodes.contains(&entry.ino) => false,
+                Some(node) => share(node)?,
+                None => linked.contains(&entry.ino),
+            };
+            if shares {
+                others.add(join(path, &entry.name), newest == Some(root));
+            }
+            Ok(())
+        })?;
+    }
     selected.shared = shared;
     Ok(())
 }

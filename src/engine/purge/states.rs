@@ -50,7 +50,11 @@ pub(super) struct Rewriter<'a> {
     /// Blobs that go: what names them is touched, and stays.
     chunks: &'a HashMap<BlobId, u32>,
     dirs: HashMap<BlobId, Rewritten>,
-    table: HashMap<(BlobId, u64), Rewritten>,
+    table: HashMap<(BlobId, u64, usize), Rewritten>,
+    /// What goes with a directory that goes, though it is not among the inodes: in other states it stands elsewhere.
+    lost: HashMap<BlobId, BTreeSet<Ino>>,
+    /// Numbers of sets of such; 0 is none.
+    sets: HashMap<BTreeSet<Ino>, usize>,
     lists: HashMap<BlobId, bool>,
     states: HashMap<BlobId, Rewritten>,
 }
@@ -58,7 +62,8 @@ pub(super) struct Rewriter<'a> {
 impl<'a> Rewriter<'a> {
     pub fn new(blobs: &'a dyn BlobWrite, inodes: &'a BTreeSet<Ino>, chunks: &'a HashMap<BlobId, u32>) -> Self {
         let (dirs, table, lists, states) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Self { blobs, inodes, chunks, dirs, table, lists, states }
+        let (lost, sets) = (HashMap::new(), HashMap::new());
+        Self { blobs, inodes, chunks, dirs, table, lost, sets, lists, states }
     }
 
     /// The state without the inodes.
@@ -67,21 +72,27 @@ impl<'a> Rewriter<'a> {
             return Ok(*known);
         }
         let mut state: State = load_state(self.blobs, root)?;
-        let mut touched = false;
+        let (mut touched, mut changed) = (false, false);
+        let mut lost = BTreeSet::new();
         if let Content::Directory(id) = state.root.content {
             let dir = self.dir(&id)?;
             touched |= dir.touched;
+            changed |= dir.id != Some(id);
+            lost = self.lost(&id)?;
             place(&mut state.root, &dir);
         }
         if let Some(id) = state.inodes {
-            let table = self.table(&id, state.inodes_height, 0)?;
+            let number = if lost.is_empty() { 0 } else { self.sets.len() + 1 };
+            let number = if number == 0 { 0 } else { *self.sets.entry(lost.clone()).or_insert(number) };
+            let table = self.table(&id, state.inodes_height, 0, (&lost, number))?;
             touched |= table.touched;
+            changed |= table.id != Some(id);
             state.inodes = table.id;
             if table.id.is_none() {
                 state.inodes_height = 0;
             }
         }
-        let id = if touched { store(self.blobs, &state)? } else { *root };
+        let id = if changed { store(self.blobs, &state)? } else { *root };
         let done = Rewritten { id: Some(id), touched, dirs: 0 };
         self.states.insert(*root, done);
         Ok(done)
@@ -107,6 +118,41 @@ impl<'a> Rewriter<'a> {
             self.dirs.insert(id, done);
         }
         self.dirs.get(top).copied().ok_or_else(|| TreeError::Malformed { what: "directory", id: *top, why: "it holds itself".to_owned() })
+    }
+
+    /// Everything in directories that go from this tree that does not go everywhere. The tree was rewritten before.
+    fn lost(&mut self, top: &BlobId) -> Result<BTreeSet<Ino>, TreeError> {
+        let (mut all, mut stack) = (BTreeSet::new(), vec![*top]);
+        while let Some(id) = stack.pop() {
+            if self.dirs.get(&id).is_some_and(|done| !done.touched) {
+                continue;
+            }
+            for entry in self.entries(&id)? {
+                match subdir(&entry) {
+                    Some(below) if self.inodes.contains(&entry.ino) => all.extend(self.lost_with(&below)?),
+                    Some(below) => stack.push(below),
+                    None => {}
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The same of a directory that goes.
+    fn lost_with(&mut self, top: &BlobId) -> Result<&BTreeSet<Ino>, TreeError> {
+        if !self.lost.contains_key(top) {
+            let (mut all, mut stack) = (BTreeSet::new(), vec![*top]);
+            while let Some(id) = stack.pop() {
+                for entry in self.entries(&id)? {
+                    if !self.inodes.contains(&entry.ino) {
+                        all.insert(entry.ino);
+                    }
+                    stack.extend(subdir(&entry));
+                }
+            }
+            self.lost.insert(*top, all);
+        }
+        Ok(self.lost.entry(*top).or_default())
     }
 
     fn entries(&self, id: &BlobId) -> Result<Vec<Entry>, TreeError> {
@@ -173,20 +219,26 @@ impl<'a> Rewriter<'a> {
         })
     }
 
-    /// A part of the inode table; `prefix` is what stands above its digits. At most eight levels.
-    fn table(&mut self, id: &BlobId, height: u8, prefix: u64) -> Result<Rewritten, TreeError> {
-        if let Some(known) = self.table.get(&(*id, prefix)) {
+    /// A part of the inode table; `prefix` is what stands above its digits. At most eight levels. `lost` go too, a set and its number.
+    fn table(&mut self, id: &BlobId, height: u8, prefix: u64, lost: (&BTreeSet<Ino>, usize)) -> Result<Rewritten, TreeError> {
+        let bits = 8 * u32::from(height);
+        let last = prefix | 1u64.checked_shl(bits + 8).map_or(u64::MAX, |end| end - 1);
+        let number = if lost.0.range(Ino(prefix)..=Ino(last)).next().is_some() { lost.1 } else { 0 };
+        let key = (*id, prefix, number);
+        if let Some(known) = self.table.get(&key) {
             return Ok(*known);
         }
-        let bits = 8 * u32::from(height);
         let (mut changed, mut touched) = (false, false);
         let new = match decode_blob(self.blobs, id, "inode table")? {
             TableNode::Leaf(mut entries) => {
                 let before = entries.len();
-                entries.retain(|(digit, _)| !self.inodes.contains(&Ino(prefix | u64::from(*digit))));
-                changed = entries.len() != before;
-                for (_, entry) in &entries {
+                let goes = |ino: Ino| self.inodes.contains(&ino) || lost.0.contains(&ino);
+                entries.retain(|(digit, _)| !goes(Ino(prefix | u64::from(*digit))));
+                touched = entries.len() != before;
+                changed = touched;
+                for (_, entry) in &mut entries {
                     if let InodeEntry::Node(node, _) = entry {
+                        changed |= forget_entries(node);
                         touched |= self.names_chunk(node)?;
                     }
                 }
@@ -195,7 +247,7 @@ impl<'a> Rewriter<'a> {
             TableNode::Inner(children) if height > 0 => {
                 let mut kept = Vec::with_capacity(children.len());
                 for (digit, child) in children {
-                    let done = self.table(&child, height - 1, prefix | u64::from(digit) << bits)?;
+                    let done = self.table(&child, height - 1, prefix | u64::from(digit) << bits, lost)?;
                     touched |= done.touched;
                     changed |= done.id != Some(child);
                     kept.extend(done.id.map(|id| (digit, id)));
@@ -211,13 +263,22 @@ impl<'a> Rewriter<'a> {
             Some(_) => Some(*id),
             None => None,
         };
-        let done = Rewritten { id: new, touched: touched || changed, dirs: 0 };
+        let done = Rewritten { id: new, touched, dirs: 0 };
         if self.table.len() >= REMEMBERED {
             self.table.clear();
         }
-        self.table.insert((*id, prefix), done);
+        self.table.insert(key, done);
         Ok(done)
     }
+}
+
+/// Takes from a directory without a name the entries that an older ize stored with it: nothing leads to them, and they name what was in it once.
+fn forget_entries(node: &mut Node) -> bool {
+    let left = node.nlink == 0 && matches!(node.content, Content::Directory(_));
+    if left {
+        node.content = Content::Empty;
+    }
+    left
 }
 
 /// The blob of a directory's entries.

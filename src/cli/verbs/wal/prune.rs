@@ -15,6 +15,7 @@ use crate::control::Request;
 use crate::control::message::{PruneReport, PruneRequest, SegmentReport};
 use crate::error::{Class, Error, Result};
 use crate::ids::Time;
+use crate::project::Layout;
 use crate::project::units::show_size;
 
 /// Drops the oldest segments that versions hold, by age or size, then the blobs that nothing names any more.
@@ -27,6 +28,14 @@ pub fn run(args: &WalPruneArgs, session: &mut Session) -> Result<()> {
         Some(project) => {
             let request = Request::Prune(PruneRequest { max_age: args.max_age, max_size: args.max_size, dry_run: args.dry_run });
             Access::open(project, session)?.ask(request)?
+        }
+        // There is a checkpoint, but not one that these segments can be held against: that is another thing than none.
+        None if target.dir.parent().is_some_and(|dir| Layout::new(dir).checkpoint().exists()) => {
+            return Err(Error::new(
+                Class::Refused,
+                "whose segments these are is not sure, so that no checkpoint says which of them may go",
+            )
+            .hint("`ize fsck` says what is wrong with meta/project.toml; mend that first"));
         }
         // Segments that no project claims have no checkpoint, hence nothing that may go.
         None => without_checkpoint(&target, args.dry_run)?,
