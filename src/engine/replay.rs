@@ -284,6 +284,10 @@ impl Follower {
         let Group { operations, bytes, .. } = group;
         tracing::debug!("{made} versions of {operations} operations on {} inodes, {bytes} bytes {manner}: {why}", group.inodes());
         core.fs.locked().rebase(&committed);
+        // While operations come without a pause, there is always an open group, and this tree is never made anew.
+        if self.tree.resident() > RESIDENT_MAX {
+            self.tree.evict(&|_| false, &|_| false);
+        }
         Ok(made)
     }
 
