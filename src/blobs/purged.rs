@@ -211,6 +211,15 @@ mod tests {
     use super::*;
     use crate::storage::sim::SimDisk;
 
+    /// A disk with a purge that is being ended, which is when tombstones are written.
+    fn begun() -> SimDisk {
+        let disk = SimDisk::new();
+        disk.create_dir_all(Path::new("/p/meta")).unwrap();
+        disk.create_new(Path::new("/p/meta/purge")).unwrap();
+        disk.sync_dir(Path::new("/p/meta")).unwrap();
+        disk
+    }
+
     /// Bytes of several pages become durable in any order: what is cut of a first, long record never stands in its own way.
     #[test]
     fn the_first_of_many_blobs_may_be_torn_anywhere_and_is_written_again() {
@@ -219,10 +228,7 @@ mod tests {
         let mut torn = 0;
         for call in 1..12 {
             for seed in 0..40 {
-                let disk = SimDisk::new();
-                disk.create_dir_all(Path::new("/p/meta")).unwrap();
-                disk.create_new(Path::new("/p/meta/purge")).unwrap();
-                disk.sync_dir(Path::new("/p/meta")).unwrap();
+                let disk = begun();
                 // So that its name outlives the crash, whatever is in it.
                 disk.create_new(path).unwrap();
                 disk.sync_dir(Path::new("/p/meta")).unwrap();
@@ -239,9 +245,7 @@ mod tests {
         }
         assert!(torn > 10, "too little to say anything: {torn}");
         // An older ize wrote header and record at once, and only the page of the header was lost.
-        let disk = SimDisk::new();
-        disk.create_dir_all(Path::new("/p/meta")).unwrap();
-        disk.create_new(Path::new("/p/meta/purge")).unwrap();
+        let disk = begun();
         append(&disk, path, store, &long).unwrap();
         disk.open(path).unwrap().write_at(&[&[0; 4096]], 0).unwrap();
         assert_eq!(read(&disk, path, store).unwrap(), []);
@@ -264,14 +268,6 @@ mod tests {
     #[test]
     fn tombstones_outlive_crashes_and_nothing_else_passes_for_one() {
         let (path, store) = (Path::new("/p/meta/purged"), StoreId([4; 16]));
-        // A purge that is being ended, as each of these is.
-        let begun = || {
-            let disk = SimDisk::new();
-            disk.create_dir_all(Path::new("/p/meta")).unwrap();
-            disk.create_new(Path::new("/p/meta/purge")).unwrap();
-            disk.sync_dir(Path::new("/p/meta")).unwrap();
-            disk
-        };
         let tombstone = |n: u8| Tombstone {
             time: Time { secs: i64::from(n), nanos: 0 },
             reason: "why".to_owned(),

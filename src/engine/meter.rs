@@ -166,8 +166,7 @@ impl Meter {
 
     /// What is pending.
     pub(super) fn pending(&self) -> Load {
-        let (appended, committed) = (self.appended.load(), self.committed.load());
-        Load { operations: appended.operations.saturating_sub(committed.operations), bytes: appended.bytes.saturating_sub(committed.bytes) }
+        left(self.appended.load(), self.committed.load())
     }
 
     /// So much more is covered by the checkpoint; in so many versions.
@@ -238,10 +237,7 @@ impl Meter {
         let seconds = now.at.duration_since(then.at).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let rate = |now: u64, then: u64, unit: f64| if seconds > 0.0 { now.saturating_sub(then) as f64 / unit / seconds } else { 0.0 };
-        let pending = Load {
-            operations: now.appended.operations.saturating_sub(now.committed.operations),
-            bytes: now.appended.bytes.saturating_sub(now.committed.bytes),
-        };
+        let pending = left(now.appended, now.committed);
         let moved = Duration::from_nanos(self.moved.load(Relaxed));
         let waiting = if pending.operations == 0 { Duration::ZERO } else { self.born.elapsed().saturating_sub(moved) };
         let (health, why) = judge(waiting.saturating_sub(self.grace), stuck, lagging);
@@ -266,6 +262,11 @@ impl Meter {
             why,
         }
     }
+}
+
+/// What was appended and is not committed.
+fn left(appended: Load, committed: Load) -> Load {
+    Load { operations: appended.operations.saturating_sub(committed.operations), bytes: appended.bytes.saturating_sub(committed.bytes) }
 }
 
 fn judge(waiting: Duration, stuck: Option<String>, lagging: Option<String>) -> (Health, Option<String>) {

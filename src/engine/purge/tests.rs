@@ -222,17 +222,23 @@ fn commit(core: &Core) {
     core.replay(true).unwrap();
 }
 
-/// A file may hold the very bytes of a directory's blob, of a state's: with them the state would go.
-#[test]
-fn bytes_that_states_are_made_of_never_go() {
+/// A store with a version in which a directory `dir` holds one file. Gives the directory's inode, too.
+fn one_file(name: &[u8], bytes: &[u8]) -> (SimDisk, Core, Caller, Ino) {
     let disk = SimDisk::new();
     let core = open(&disk, false, true).unwrap();
     let caller = Caller { pid: 0, uid: 1, gid: 1 };
-    let fs = &core.fs;
-    let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
-    let file = fs.create(&caller, dir, b"file", 0o644, true).unwrap().ino;
-    fs.write(&caller, file, 0, b"some bytes", false).unwrap();
+    let dir = core.fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    let file = core.fs.create(&caller, dir, name, 0o644, true).unwrap().ino;
+    core.fs.write(&caller, file, 0, bytes, false).unwrap();
     commit(&core);
+    (disk, core, caller, dir)
+}
+
+/// A file may hold the very bytes of a directory's blob, of a state's: with them the state would go.
+#[test]
+fn bytes_that_states_are_made_of_never_go() {
+    let (disk, core, caller, _) = one_file(b"file", b"some bytes");
+    let fs = &core.fs;
     let root = core.history().checkpoint.root.unwrap();
     let Content::Directory(top) = crate::tree::load_state(&*core.blobs, &root).unwrap().root.content else { panic!("an empty state") };
     let (id, other) = (top, BlobId::of(b"some bytes"));
@@ -288,14 +294,8 @@ fn change_newest(disk: &SimDisk, core: Core, change: &dyn Fn(&Blobs, &mut State)
 /// A store whose last version was made by an older ize: it has a directory without a name that still says what was in it once, a file. Gives
 /// the file's only piece, too.
 fn with_leftover() -> (SimDisk, BlobId) {
-    let disk = SimDisk::new();
-    let core = open(&disk, false, true).unwrap();
-    let caller = Caller { pid: 0, uid: 1, gid: 1 };
+    let (disk, core, caller, dir) = one_file(b"secret", SECRET);
     let fs = &core.fs;
-    let dir = fs.mkdir(&caller, Ino::ROOT, b"dir", 0o755).unwrap().ino;
-    let file = fs.create(&caller, dir, b"secret", 0o644, true).unwrap().ino;
-    fs.write(&caller, file, 0, SECRET, false).unwrap();
-    commit(&core);
     let was = crate::tree::load_state(&*core.blobs, &core.history().checkpoint.root.unwrap()).unwrap();
     let Content::Directory(top) = was.root.content else { panic!("an empty state") };
     let DirNode::Entries(entries) = crate::tree::decode_blob(&*core.blobs, &top, "directory").unwrap() else { panic!("pages") };
