@@ -78,6 +78,12 @@ impl Replayer {
         }
     }
 
+    /// Inodes that its tree holds in memory.
+    #[cfg(test)]
+    pub(super) fn resident(&self) -> usize {
+        self.follower.as_ref().map_or(0, |follower| follower.tree.resident())
+    }
+
     /// Follows the log as far as it is durable and makes a version of every group that has ended; with `all`, also of the open one.
     pub(super) fn run(&mut self, core: &Core, all: bool) -> Result<u64> {
         // A tree in which an operation or a commit failed half-way is of no use: it is made anew from the checkpoint.
@@ -106,7 +112,8 @@ impl Replayer {
 }
 
 /// A follower with more inodes than this in memory begins anew after a commit, and loads what it needs.
-const RESIDENT_MAX: usize = 100_000;
+/// In tests nearly always.
+const RESIDENT_MAX: usize = if cfg!(test) { 10 } else { 100_000 };
 
 impl Follower {
     fn new(core: &Core, limits: GroupLimits) -> Result<Self> {

@@ -294,6 +294,27 @@ fn every_version_is_read_back_and_restored_as_it_was() {
     }
 }
 
+/// There is always an open group while operations come without a pause.
+#[test]
+fn replay_lets_go_of_what_is_committed_also_while_operations_come_without_a_pause() {
+    let core = open(&SimDisk::new(), true, true).unwrap();
+    // A directory that is changed is loaded whole.
+    let mut dir = Ino::ROOT;
+    for i in 0..200 {
+        if i % 10 == 0 {
+            dir = core.fs.mkdir(&Caller::default(), Ino::ROOT, format!("d{i}").as_bytes(), 0o755).unwrap().ino;
+        }
+        core.fs.create(&Caller::default(), dir, format!("f{i}").as_bytes(), 0o644, true).unwrap();
+        if i % 40 == 39 {
+            core.sync().unwrap();
+            core.replay(false).unwrap();
+        }
+    }
+    assert!(core.history().checkpoint.version.0 > 20 && core.pending());
+    let resident = core.replayer().resident();
+    assert!(resident < 60, "{resident}");
+}
+
 /// Path to what a restore brings back: kind, mode, owner, mtime, size, bytes, xattrs, and which paths are one file.
 fn content(tree: &mut crate::tree::Tree) -> Dump {
     let mut out = Dump::new();
