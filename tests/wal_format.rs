@@ -356,6 +356,8 @@ fn the_limits_of_the_document_are_those_of_the_code() {
         ("length at which a pack is full", pack::PACK_TARGET_LEN),
         ("bytes under one CRC of a pack", pack::BLOCK_LEN as u64),
         ("write that becomes a blob", ize::op::BLOB_THRESHOLD as u64),
+        ("pieces in a page, pages in a list", ize::versions::piece_tree::PAGE_MAX as u64),
+        ("lists of pages above one another", u64::from(ize::versions::piece_tree::HEIGHT_MAX)),
     ];
     let listed: Vec<(String, u64)> = table("limits").iter().map(|r| (r[0].clone(), r[1].replace(',', "").parse().unwrap())).collect();
     assert_eq!(listed, known.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect::<Vec<_>>());

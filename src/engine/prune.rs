@@ -12,6 +12,7 @@ use crate::op::{Decoded, decode};
 use crate::tree::{BlobRead, Live, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Node, Piece};
+use crate::versions::piece_tree::{self, Met};
 use crate::wal::prune::{Keep, Limits};
 use crate::wal::scan::SegmentInfo;
 use crate::wal::{self, Bounds};
@@ -316,18 +317,17 @@ impl<'a> Walk<'a> {
                     dirs.push(*id);
                 }
             }
-            Content::Pieces(pieces) => self.pieces(pieces),
-            Content::PieceList(id) => {
-                if self.entered.insert(*id) {
-                    let pieces: Vec<Piece> = decode_blob(self.blobs, id, "piece list")?;
-                    self.pieces(&pieces);
-                }
+            Content::Pieces(_) | Content::PieceList(_) | Content::PieceTree { .. } => {
+                let (keep, entered) = (&mut self.keep, &mut self.entered);
+                piece_tree::walk(self.blobs, content, &mut |met| match met {
+                    Met::Blob(id) => entered.insert(*id),
+                    Met::Pieces(pieces) => {
+                        keep.extend(pieces.iter().filter_map(|p| if let Piece::Chunk { id, .. } = p { Some(*id) } else { None }));
+                        true
+                    }
+                })?;
             }
         }
         Ok(())
-    }
-
-    fn pieces(&mut self, pieces: &[Piece]) {
-        self.keep.extend(pieces.iter().filter_map(|p| if let Piece::Chunk { id, .. } = p { Some(*id) } else { None }));
     }
 }

@@ -23,6 +23,7 @@ use crate::tree::{BlobRead, Tree, decode_blob, load_state};
 use crate::versions::class::{ClassSettings, Classes, Seen};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Link, Node, Piece};
+use crate::versions::piece_tree::{self, Met};
 use crate::versions::version_log::Version;
 
 /// What the rows are.
@@ -293,12 +294,20 @@ impl Count<'_> {
                 }
             }
             Content::Pieces(pieces) => self.pieces(seen, pieces, &path, part)?,
-            Content::PieceList(id) => {
-                if !self.marks.contains_key(id) {
-                    let row = self.row(seen, &path, false)?;
-                    self.mark(*id, part, row);
-                    let pieces: Vec<Piece> = decode_blob(&**self.blobs, id, "piece list")?;
-                    self.pieces(seen, &pieces, &path, part)?;
+            Content::PieceList(root) | Content::PieceTree { root, .. } => {
+                if !self.marks.contains_key(root) {
+                    let (row, blobs) = (self.row(seen, &path, false)?, Arc::clone(self.blobs));
+                    piece_tree::walk(&*blobs, &node.content, &mut |met| match met {
+                        Met::Blob(id) => self.mark(*id, part, row),
+                        Met::Pieces(pieces) => {
+                            for piece in pieces {
+                                if let Piece::Chunk { id, .. } = piece {
+                                    self.mark(*id, part, row);
+                                }
+                            }
+                            true
+                        }
+                    })?;
                 }
             }
         }

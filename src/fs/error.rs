@@ -105,7 +105,11 @@ impl From<TreeError> for FsError {
             TreeError::NotDirectory(_) => FsError::NotDirectory,
             TreeError::NotFile(_) => FsError::Invalid,
             TreeError::Blob { full: true, .. } => FsError::NoSpace(e.to_string()),
-            TreeError::Blob { .. } | TreeError::Purged { .. } | TreeError::Malformed { .. } | TreeError::Log { .. } => {
+            TreeError::Blob { .. }
+            | TreeError::Purged { .. }
+            | TreeError::Malformed { .. }
+            | TreeError::LaterState { .. }
+            | TreeError::Log { .. } => {
                 tracing::error!("{e}");
                 FsError::Io(e.to_string())
             }

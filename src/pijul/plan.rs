@@ -118,7 +118,7 @@ fn form(item: &Item, path: &str, safe: bool) -> Result<(Put, bool)> {
     let pieces = match &node.content {
         Content::Pieces(pieces) => pieces.clone(),
         Content::Empty => Vec::new(),
-        Content::PieceList(_) | Content::Directory(_) | Content::Target(_) => item.content.pieces()?,
+        Content::PieceList(_) | Content::PieceTree { .. } | Content::Directory(_) | Content::Target(_) => item.content.pieces()?,
     };
     let bytes = Manifest::new(node.size, pieces)?.text().into_bytes();
     Ok((Put::File { bytes, executable }, true))

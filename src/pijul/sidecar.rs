@@ -82,7 +82,7 @@ impl Sidecar {
             kind: kind_word(kind).map(|_| kind),
             target: match &item.node.content {
                 Content::Target(t) => Some(t.clone()),
-                Content::Empty | Content::Pieces(_) | Content::PieceList(_) | Content::Directory(_) => None,
+                Content::Empty | Content::Pieces(_) | Content::PieceList(_) | Content::PieceTree { .. } | Content::Directory(_) => None,
             },
             manifest,
             mode: Some(attrs.mode & 0o7777).filter(|&m| m != default_mode(kind, executable)),

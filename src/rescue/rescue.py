@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rescue revision 3. Brings the files out of a store of ize without ize. Python 3.8 or later, standard library only.
+"""Rescue revision 4. Brings the files out of a store of ize without ize. Python 3.8 or later, standard library only.
 
     python3 rescue.py STORE OUT               the newest state, the log above the last version included
     python3 rescue.py STORE OUT --version N   the state of version N
@@ -458,9 +458,9 @@ class Extents:
 
     def __init__(self, pieces=()):
         self.list, at = [], 0
-        for ident, length in pieces:
-            if ident is not None:
-                self.list.append((at, at + length, ("blob", ident), 0))
+        for source, length in pieces:
+            if source is not None:
+                self.list.append((at, at + length, source, 0))
             at += length
 
     def cut(self, start, end):
@@ -565,7 +565,7 @@ class Tree:
                 self.load_table(what, min(height, 7) - 1, prefix | digit << 8 * height)
 
     def read_state(self, c):
-        if c.byte() != 1:
+        if c.byte() not in (1, 2):
             raise Wrong("it is of a later format")
         return self.read_node(c), c.option(c.id), c.byte()
 
@@ -577,13 +577,15 @@ class Tree:
         c.time(), c.time()
         node.xattrs = dict(c.list(lambda: (c.bytes(), c.bytes())))
         node.nlink, node.size, _ = c.u(), c.u(), c.u()
-        content = c.enum(5)
+        content = c.enum(6)
         if content == 1:
             node.content = ("pieces", self.read_pieces(c))
         elif content in (2, 3):
-            node.content = ("list" if content == 2 else "directory", c.id())
+            node.content = ("pages", c.id(), 0) if content == 2 else ("directory", c.id())
         elif content == 4:
             node.content = c.bytes()
+        elif content == 5:
+            node.content = ("pages", c.id(), c.byte())
         return node
 
     @staticmethod
@@ -608,16 +610,28 @@ class Tree:
         return node
 
     def extents(self, node):
-        """Of a regular file; raises Wrong when its list of pieces cannot be read."""
+        """Of a regular file; where a page or list of its pieces cannot be read, they say so."""
         if not isinstance(node.content, Extents):
             pieces = []
             if node.content and node.content[0] == "pieces":
-                pieces = node.content[1]
+                pieces = [(ident and ("blob", ident), length) for ident, length in node.content[1]]
             elif node.content:
-                c = Body(self.packs.get(node.content[1]))
-                pieces = c.end(self.read_pieces(c))
+                pieces = self.pages(node.content[1], node.content[2], node.size)
             node.content = Extents(pieces)
         return node.content
+
+    def pages(self, ident, height, size):
+        """Sources and lengths in a page of pieces (height 0) or a list of pages, which holds so many bytes."""
+        try:
+            c = Body(self.packs.get(ident))
+            if height == 0:
+                return [(piece and ("blob", piece), length) for piece, length in c.end(self.read_pieces(c))]
+            if height > 7:
+                raise Wrong("its list of pages stands too high")
+            below = c.end(c.list(lambda: (c.id(), c.u(), c.u())))
+        except Wrong as e:
+            return [(("lost", e), size)]
+        return [piece for page, length, _ in below for piece in self.pages(page, height - 1, length)]
 
     # The operations of section 9, on top of it.
 
@@ -725,6 +739,8 @@ class Tree:
     # Out.
 
     def bytes_of(self, source, offset, length):
+        if source[0] == "lost":
+            raise source[1]
         if source[0] == "blob":
             b = self.packs.get(source[1])[offset : offset + length]
         else:
@@ -741,11 +757,7 @@ class Tree:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(fd, node.size)
-            try:
-                parts = list(self.extents(node).part(0, node.size))
-            except Wrong as e:
-                parts, troubles, purged = [], ["all of its bytes: %s" % e], False
-            for a, z, source, offset in parts:
+            for a, z, source, offset in self.extents(node).part(0, node.size):
                 try:
                     b, done = self.bytes_of(source, offset, z - a), 0
                     while done < len(b):

@@ -52,7 +52,11 @@ impl From<TreeError> for Wrong {
     fn from(e: TreeError) -> Self {
         match e {
             TreeError::NoInode(_) | TreeError::NotDirectory(_) | TreeError::NotFile(_) => Wrong::Misfit(e.to_string()),
-            TreeError::Blob { .. } | TreeError::Purged { .. } | TreeError::Malformed { .. } | TreeError::Log { .. } => Wrong::Tree(e),
+            TreeError::Blob { .. }
+            | TreeError::Purged { .. }
+            | TreeError::Malformed { .. }
+            | TreeError::LaterState { .. }
+            | TreeError::Log { .. } => Wrong::Tree(e),
         }
     }
 }

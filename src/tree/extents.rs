@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::piece_map::{Above, PieceMap};
 use super::{BlobRead, LogBytes, TreeError};
 use crate::ids::{BlobId, Lsn};
 use crate::versions::node::{Content, Piece};
@@ -53,28 +54,6 @@ struct Extent {
     lsn: Lsn,
 }
 
-/// Pieces of the base with their offsets, for binary search.
-#[derive(Debug, Default)]
-struct PieceMap {
-    pieces: Vec<(u64, Piece)>,
-    end: u64,
-}
-
-impl PieceMap {
-    fn new(pieces: &[Piece]) -> Self {
-        let mut end = 0u64;
-        let pieces = pieces
-            .iter()
-            .map(|piece| {
-                let at = end;
-                end = end.saturating_add(piece.len());
-                (at, *piece)
-            })
-            .collect();
-        PieceMap { pieces, end }
-    }
-}
-
 /// The bytes of one regular file.
 #[derive(Debug)]
 pub struct FileBody {
@@ -82,7 +61,7 @@ pub struct FileBody {
     base_size: u64,
     /// Bytes of the base that are not holes.
     base_allocated: u64,
-    map: Option<Arc<PieceMap>>,
+    map: Option<Box<PieceMap>>,
     extents: BTreeMap<u64, Extent>,
     /// Bytes of extents that are not holes.
     extent_data: u64,
@@ -230,26 +209,35 @@ impl FileBody {
 
     /// About how many bytes it has on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        let map = self.map.as_ref().map_or(0, |map| map.pieces.len() * size_of::<(u64, Piece)>());
+        let map = self.map.as_ref().map_or(0, |map| map.heap_bytes());
         let own = if let Content::Pieces(pieces) = &self.base { pieces.len() * size_of::<Piece>() } else { 0 };
         map + own + self.extents.len() * size_of::<(u64, Extent)>() * 4 / 3
     }
 
-    /// The base's pieces.
+    /// Length of the base's pieces.
     ///
     /// # Errors
-    /// When the piece list cannot be read.
-    pub(crate) fn pieces(&mut self, blobs: &dyn BlobRead) -> Result<Vec<Piece>, TreeError> {
-        Ok(self.map(blobs)?.pieces.iter().map(|(_, piece)| *piece).collect())
+    /// When a list of pieces cannot be read.
+    pub(crate) fn base_end(&mut self, blobs: &dyn BlobRead) -> Result<u64, TreeError> {
+        self.map.get_or_insert_default().end(blobs, &self.base)
     }
 
-    fn map(&mut self, blobs: &dyn BlobRead) -> Result<Arc<PieceMap>, TreeError> {
-        if let Some(map) = &self.map {
-            return Ok(Arc::clone(map));
-        }
-        let map = Arc::new(PieceMap::new(&super::load::pieces(blobs, &self.base)?));
-        self.map = Some(Arc::clone(&map));
-        Ok(map)
+    /// The highest page or list of pages of the base below this height that begins at `at`. It is not read.
+    ///
+    /// # Errors
+    /// When a list above it cannot be read.
+    pub(crate) fn base_part(&mut self, blobs: &dyn BlobRead, at: u64, below: u8) -> Result<Option<Above>, TreeError> {
+        self.map.get_or_insert_default().part_at(blobs, &self.base, at, below)
+    }
+
+    /// The piece of the base that begins at `at`.
+    ///
+    /// # Errors
+    /// When a list of pieces cannot be read.
+    pub(crate) fn base_piece(&mut self, blobs: &dyn BlobRead, at: u64) -> Result<Option<Piece>, TreeError> {
+        let Some((start, row)) = self.map.get_or_insert_default().page_at(blobs, &self.base, at)? else { return Ok(None) };
+        let piece = row.items.get(row.index(at - start));
+        Ok(piece.filter(|(offset, _)| start + offset == at).map(|(_, piece)| *piece))
     }
 
     /// What to read for the range (the caller has cut it to the file's length).
@@ -281,19 +269,21 @@ impl FileBody {
     fn plan_base(&mut self, blobs: &dyn BlobRead, offset: u64, len: u64, plan: &mut ReadPlan) -> Result<(), TreeError> {
         let end = offset + len;
         let mut at = offset;
-        if at < self.base_size {
-            let map = self.map(blobs)?;
-            let mut index = map.pieces.partition_point(|(start, piece)| start + piece.len() <= at);
-            while at < end.min(map.end) {
-                let Some((start, piece)) = map.pieces.get(index) else { break };
-                let stop = (start + piece.len()).min(end);
+        while at < end.min(self.base_size) {
+            let Some((start, row)) = self.map.get_or_insert_default().page_at(blobs, &self.base, at)? else { break };
+            let first = row.index(at - start);
+            for (offset, piece) in row.items.get(first..).unwrap_or_default() {
+                if at >= end {
+                    break;
+                }
+                let begin = start + offset;
+                let stop = (begin + piece.len()).min(end);
                 let source = match piece {
-                    Piece::Chunk { id, .. } => Source::Blob { id: *id, offset: at - start },
+                    Piece::Chunk { id, .. } => Source::Blob { id: *id, offset: at - begin },
                     Piece::Hole { .. } => Source::Hole,
                 };
                 plan.push(stop - at, source);
                 at = stop;
-                index += 1;
             }
         }
         if at < end {

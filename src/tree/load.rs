@@ -10,33 +10,36 @@ use crate::ids::{BlobId, Ino, InoMap, Lsn};
 use crate::versions::dir_pages::Page;
 use crate::versions::inode_table;
 use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State, Xattrs};
+use crate::versions::piece_tree;
 
 /// Decodes a blob of the format; trailing bytes are an error.
 pub(crate) fn decode<T: DeserializeOwned>(blobs: &dyn BlobRead, id: &BlobId, what: &'static str) -> Result<T, TreeError> {
-    let bytes = blobs.get(id)?;
+    decode_bytes(&blobs.get(id)?, id, what)
+}
+
+fn decode_bytes<T: DeserializeOwned>(bytes: &[u8], id: &BlobId, what: &'static str) -> Result<T, TreeError> {
     let malformed = |why: String| TreeError::Malformed { what, id: *id, why };
-    let (value, rest) = postcard::take_from_bytes(&bytes).map_err(|e| malformed(e.to_string()))?;
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|e| malformed(e.to_string()))?;
     if rest.is_empty() { Ok(value) } else { Err(malformed("trailing bytes".to_owned())) }
 }
 
 /// Reads a state's root blob.
 pub(crate) fn state(blobs: &dyn BlobRead, root: &BlobId) -> Result<State, TreeError> {
-    let state: State = decode(blobs, root, "state")?;
-    if state.version == State::VERSION {
-        Ok(state)
-    } else {
-        let why = format!("state version {} is not known to this version of ize", state.version);
-        Err(TreeError::Malformed { what: "state", id: *root, why })
+    let bytes = blobs.get(root)?;
+    // The version is judged before the rest: a later state may be of a form that cannot be read.
+    if let Some(version) = bytes.first().copied().filter(|version| *version > State::VERSION) {
+        return Err(TreeError::LaterState { root: *root, version });
     }
+    let state: State = decode_bytes(&bytes, root, "state")?;
+    if state.version == 0 {
+        return Err(TreeError::Malformed { what: "state", id: *root, why: "its version is 0".to_owned() });
+    }
+    Ok(state)
 }
 
 /// The pieces of a regular file's content.
 pub(crate) fn pieces(blobs: &dyn BlobRead, content: &Content) -> Result<Vec<Piece>, TreeError> {
-    match content {
-        Content::Pieces(pieces) => Ok(pieces.clone()),
-        Content::PieceList(id) => decode(blobs, id, "piece list"),
-        Content::Empty | Content::Directory(_) | Content::Target(_) => Ok(Vec::new()),
-    }
+    piece_tree::all(blobs, content)
 }
 
 /// The entries of a directory node.

@@ -11,6 +11,7 @@ mod load;
 #[cfg(test)]
 pub(crate) mod naive;
 pub(crate) mod path;
+mod piece_map;
 mod rebase;
 mod reorder;
 mod take_out;
@@ -29,6 +30,7 @@ pub use dir::{Child, DirBody};
 pub use extents::{FileBody, ReadPlan, Source};
 pub(crate) use load::pieces as file_pieces;
 pub(crate) use load::{decode as decode_blob, entries as dir_entries, state as load_state};
+pub(crate) use piece_map::Above;
 
 use crate::ids::{BlobId, Ino, InoMap, Lsn, SegmentId, Time};
 use crate::versions::node::{Attributes, Content, FileKind, Link, Node, State, Xattrs};
@@ -126,6 +128,14 @@ pub enum TreeError {
         /// What is wrong.
         why: String,
     },
+    /// A state of a version that a later ize writes.
+    #[error("state {root} has version {version}, which is not known to this version of ize")]
+    LaterState {
+        /// Its root.
+        root: BlobId,
+        /// Its version.
+        version: u8,
+    },
     /// Bytes of the log cannot be read.
     #[error("segment {segment}, offset {offset}: {error}")]
     Log {
@@ -155,9 +165,12 @@ impl From<TreeError> for crate::error::Error {
             TreeError::Blob { damaged: false, .. } | TreeError::Log { .. } => Class::Io,
             TreeError::Blob { .. } | TreeError::Malformed { .. } => Class::Damage,
             TreeError::Purged { .. } => Class::Failed,
+            TreeError::LaterState { .. } => Class::Refused,
             TreeError::NoInode(_) | TreeError::NotDirectory(_) | TreeError::NotFile(_) => Class::NotFound,
         };
-        Error::new(class, e.to_string()).source(e)
+        let error = Error::new(class, e.to_string());
+        let error = if class == Class::Refused { error.hint("use the ize that wrote it, or a later one") } else { error };
+        error.source(e)
     }
 }
 

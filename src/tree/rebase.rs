@@ -1,13 +1,12 @@
 //! When a state has been committed, it becomes the base: what the overlay holds up to its LSN is let go.
 
-use super::{Body, Inode, Source, Tree, TreeError};
+use std::sync::Arc;
+
+use super::{Above, BlobRead, Body, FileBody, Inode, Source, Tree, TreeError};
 use crate::ids::{BlobId, Ino};
 use crate::versions::commit::Committed;
 use crate::versions::dir_pages::Stored;
 use crate::versions::node::{Content, FileKind, Piece};
-
-/// Pieces of a file's committed content, and the ranges (offset, length) that are newer.
-pub(crate) type FileBase = (Vec<Piece>, Vec<(u64, u64)>);
 
 impl Tree {
     /// Makes the committed state the base. It is the state that this tree was in at `committed.lsn`; what came later stays.
@@ -64,21 +63,46 @@ impl Tree {
         self.base.as_ref().map_or((None, 0), |s| (s.inodes, s.inodes_height))
     }
 
-    pub(crate) fn file_base(&mut self, ino: Ino) -> Result<FileBase, TreeError> {
-        let blobs = std::sync::Arc::clone(&self.blobs);
-        match self.inode_mut(ino)? {
-            Inode { body: Body::File(file), .. } => {
-                let pieces = file.pieces(&*blobs)?;
-                Ok((pieces, file.changed_ranges().collect()))
-            }
-            _ => Err(TreeError::NotFile(ino)),
+    /// The ranges (offset, length) of a file that are newer than its committed content, and the length of that.
+    pub(crate) fn file_base(&mut self, ino: Ino) -> Result<(Vec<(u64, u64)>, u64), TreeError> {
+        let (file, blobs) = self.file_and_blobs(ino)?;
+        Ok((file.changed_ranges().collect(), file.base_end(&*blobs)?))
+    }
+
+    /// The highest page or list of pages of a file's committed content below this height that begins at `at`.
+    pub(crate) fn base_part(&mut self, ino: Ino, at: u64, below: u8) -> Result<Option<Above>, TreeError> {
+        let (file, blobs) = self.file_and_blobs(ino)?;
+        file.base_part(&*blobs, at, below)
+    }
+
+    /// The piece of a file's committed content that begins at `at`.
+    pub(crate) fn base_piece(&mut self, ino: Ino, at: u64) -> Result<Option<Piece>, TreeError> {
+        let (file, blobs) = self.file_and_blobs(ino)?;
+        file.base_piece(&*blobs, at)
+    }
+
+    fn file_and_blobs(&mut self, ino: Ino) -> Result<(&mut FileBody, Arc<dyn BlobRead>), TreeError> {
+        let blobs = Arc::clone(&self.blobs);
+        match &mut self.inode_mut(ino)?.body {
+            Body::File(file) => Ok((file, blobs)),
+            Body::Dir(_) | Body::Symlink(_) | Body::Special => Err(TreeError::NotFile(ino)),
         }
     }
 
     /// Length of the run of zeros that are stored nowhere from `at`, up to `size`.
     pub(crate) fn hole_at(&mut self, ino: Ino, at: u64, size: u64) -> Result<u64, TreeError> {
-        let plan = self.read_plan(ino, at, size - at)?;
-        Ok(plan.parts().iter().take_while(|(_, s)| matches!(s, Source::Hole)).map(|(len, _)| len).sum())
+        // Looked for in steps: behind it there may be millions of pieces.
+        let (mut found, mut step) = (0, 16 << 20);
+        while at + found < size {
+            let plan = self.read_plan(ino, at + found, step.min(size - at - found))?;
+            let run: u64 = plan.parts().iter().take_while(|(_, s)| matches!(s, Source::Hole)).map(|(len, _)| len).sum();
+            found += run;
+            if run < plan.len() || run == 0 {
+                break;
+            }
+            step = step.saturating_mul(2);
+        }
+        Ok(found)
     }
 
     /// The entries of a directory, in no order.

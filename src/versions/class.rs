@@ -17,9 +17,10 @@ use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::tree::path::{join, split};
-use crate::tree::{BlobRead, Tree, TreeError, decode_blob};
+use crate::tree::{BlobRead, Tree, TreeError};
 use crate::versions::inode_table;
-use crate::versions::node::{Content, Entry, FileKind, InodeEntry, Node, Piece, State};
+use crate::versions::node::{Entry, FileKind, InodeEntry, Node, Piece, State};
+use crate::versions::piece_tree;
 
 /// The file that says the classes of what is beside and below it.
 pub const FILE: &[u8] = b".izeignore";
@@ -182,16 +183,8 @@ fn is_lost(read: Result<(), TreeError>) -> Result<bool, TreeError> {
 /// The first bytes of a file.
 fn head_of(blobs: &dyn BlobRead, node: &Node, max: u64) -> Result<Vec<u8>, TreeError> {
     let len = usize::try_from(node.size.min(max)).unwrap_or(0);
-    let pieces = match &node.content {
-        Content::Pieces(pieces) => pieces.clone(),
-        Content::PieceList(id) => decode_blob(blobs, id, "piece list")?,
-        _ => Vec::new(),
-    };
     let mut out = Vec::new();
-    for piece in pieces {
-        if out.len() >= len {
-            break;
-        }
+    for piece in piece_tree::head(blobs, &node.content, len as u64)? {
         match piece {
             Piece::Chunk { id, .. } => out.extend_from_slice(&blobs.get(&id)?),
             Piece::Hole { len: hole } => out.resize((out.len() + usize::try_from(hole).unwrap_or(len)).min(len), 0),
@@ -624,7 +617,7 @@ mod tests {
     fn a_file_whose_bytes_are_lost_says_nothing() {
         use crate::ids::BlobId;
         use crate::tree::testing::MemoryBlobs;
-        use crate::versions::node::Attributes;
+        use crate::versions::node::{Attributes, Content};
         let blobs = MemoryBlobs::default();
         let node = |id| {
             let (attrs, xattrs) = (Attributes::default(), Default::default());

@@ -8,12 +8,10 @@ use serde::Serialize;
 
 use super::dir_pages;
 use super::inode_table;
-use super::node::{Content, Entry, FileKind, InodeEntry, Link, Piece, State};
+use super::node::{Content, Entry, FileKind, InodeEntry, Link, State};
+use super::piece_tree::Built;
 use crate::ids::{BlobId, Ino, Lsn};
 use crate::tree::{BlobWrite, Body, Child, Inode, Tree, TreeError};
-
-/// A file with more pieces than this keeps them in a blob of their own.
-const INLINE_PIECES: usize = 8;
 
 /// Directories inside one another at most.
 const DEPTH_MAX: usize = 1 << 16;
@@ -212,14 +210,8 @@ impl Tree {
 
     /// Stores what is new of a changed file.
     fn commit_file(&mut self, ino: Ino, blobs: &dyn BlobWrite) -> Result<(NewContent, u64), TreeError> {
-        let (pieces, chunked) = self.cut_file(ino, blobs)?;
+        let (Built { content, stored: allocated }, chunked) = self.cut_file(ino, blobs)?;
         let size = self.inode(ino)?.size;
-        let allocated = pieces.iter().filter(|p| matches!(p, Piece::Chunk { .. })).map(Piece::len).sum();
-        let content = match pieces.len() {
-            0 => Content::Empty,
-            n if n <= INLINE_PIECES => Content::Pieces(pieces),
-            _ => Content::PieceList(store(blobs, &pieces)?),
-        };
         self.rebase_file(ino, &content, size, allocated);
         Ok((NewContent { ino, content, size, allocated }, chunked))
     }

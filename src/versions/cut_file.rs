@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::chunker;
 use super::node::Piece;
+use super::piece_tree::{Builder, Built};
 use crate::ids::{BlobId, Ino};
-use crate::tree::{BlobRead, BlobWrite, Body, Cut, Source, Tree, TreeError};
+use crate::tree::{Above, BlobRead, BlobWrite, Body, Cut, Source, Tree, TreeError};
 
 /// Shorter runs of zeros are stored as bytes.
 const HOLE_MIN: u64 = 64 * 1024;
@@ -76,9 +77,6 @@ impl Window {
     }
 }
 
-/// Chunks that have been cut and not stored: which piece each is, and where it stands in the window.
-type Pending = Vec<(usize, Range<usize>)>;
-
 /// Works on items of so many bytes each, on two CPUs where there are many bytes: each half in order, the first half's results first.
 pub(crate) fn in_two<T: Sync, R: Send, E: Send>(
     items: &[T],
@@ -108,59 +106,109 @@ pub(crate) fn in_two<T: Sync, R: Send, E: Send>(
     })
 }
 
-/// Stores them and names them in `pieces`.
-fn store(blobs: &dyn BlobWrite, window: &Window, pending: &mut Pending, pieces: &mut [Piece]) -> Result<(), TreeError> {
-    let put = |chunks: &[(usize, Range<usize>)]| -> Result<Vec<BlobId>, TreeError> {
-        chunks.iter().map(|(_, range)| blobs.put(window.bytes.get(range.clone()).unwrap_or_default())).collect()
-    };
-    let ids = in_two(pending, |(_, range)| range.len(), put)?;
-    for ((index, _), new) in pending.drain(..).zip(ids) {
-        if let Some(Piece::Chunk { id, .. }) = pieces.get_mut(index) {
-            *id = new;
-        }
+/// What a file was cut into so far.
+struct Cutting<'a> {
+    blobs: &'a dyn BlobWrite,
+    built: Builder<'a>,
+    /// Behind that: pieces of which some are not stored yet.
+    pieces: Vec<Piece>,
+    /// Those that are not: which piece each is, and where it stands in the window.
+    pending: Vec<(usize, Range<usize>)>,
+}
+
+impl<'a> Cutting<'a> {
+    fn new(blobs: &'a dyn BlobWrite) -> Self {
+        Self { blobs, built: Builder::new(blobs), pieces: Vec::new(), pending: Vec::new() }
     }
-    Ok(())
+
+    /// Adds a piece that is stored.
+    fn keep(&mut self, piece: Piece) -> Result<(), TreeError> {
+        if self.pending.is_empty() {
+            return self.built.push(piece);
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
+
+    /// Adds a chunk that is this range of the window.
+    fn cut(&mut self, range: Range<usize>) {
+        let len = u32::try_from(range.len()).unwrap_or(u32::MAX);
+        self.pending.push((self.pieces.len(), range));
+        // Its name follows when it is stored.
+        self.pieces.push(Piece::Chunk { id: BlobId([0; 32]), len });
+    }
+
+    /// Stores what is to be stored.
+    fn store(&mut self, window: &Window) -> Result<(), TreeError> {
+        let blobs = self.blobs;
+        let put = |chunks: &[(usize, Range<usize>)]| -> Result<Vec<BlobId>, TreeError> {
+            chunks.iter().map(|(_, range)| blobs.put(window.bytes.get(range.clone()).unwrap_or_default())).collect()
+        };
+        let ids = in_two(&self.pending, |(_, range)| range.len(), put)?;
+        for ((index, _), new) in self.pending.drain(..).zip(ids) {
+            if let Some(Piece::Chunk { id, .. }) = self.pieces.get_mut(index) {
+                *id = new;
+            }
+        }
+        self.pieces.drain(..).try_for_each(|piece| self.built.push(piece))
+    }
+
+    /// Adds a page or list of pages as it stood in the base, if one may begin here.
+    fn take(&mut self, window: &Window, above: &Above) -> Result<bool, TreeError> {
+        self.store(window)?;
+        let begins = self.built.begins(above.height);
+        if begins {
+            self.built.take(above.height, above.part)?;
+        }
+        Ok(begins)
+    }
 }
 
 impl Tree {
-    /// Cuts a changed file into pieces and stores the new ones. Gives them and the number of bytes that were read.
+    /// Cuts a changed file into pieces and stores the new ones, and the new pages of pieces. Gives where they are and the number of bytes that
+    /// were read. Pages of the base that no change touches are neither read nor stored.
     ///
     /// # Errors
     /// When something cannot be read or stored.
-    pub(super) fn cut_file(&mut self, ino: Ino, blobs: &dyn BlobWrite) -> Result<(Vec<Piece>, u64), TreeError> {
+    pub(super) fn cut_file(&mut self, ino: Ino, blobs: &dyn BlobWrite) -> Result<(Built, u64), TreeError> {
         let size = self.inode(ino)?.size;
         let reader: Arc<dyn BlobRead> = Arc::clone(self.blobs());
-        let (old, changed) = self.file_base(ino)?;
-        let old_end: u64 = old.iter().map(Piece::len).sum();
-        let mut pieces: Vec<Piece> = Vec::new();
-        let (mut pending, mut window) = (Pending::new(), Window::new());
+        let (changed, old_end) = self.file_base(ino)?;
+        let (mut cutting, mut window) = (Cutting::new(blobs), Window::new());
         let mut chunked = 0;
         let mut at = 0u64;
-        let (mut old_at, mut old_index) = (0u64, 0usize);
         while at < size {
-            while old_index < old.len() && old_at < at {
-                old_at += old[old_index].len();
-                old_index += 1;
-            }
-            // A piece of the base that stands here and that nothing touches is kept, but for the last one of a file whose end moved:
-            // it may have been cut by the end alone.
-            if old_at == at
-                && let Some(piece) = old.get(old_index)
-                && at + piece.len() <= size
-                && (at + piece.len() < old_end || size == old_end)
-                && !touched(&changed, at, piece.len())
-            {
-                push(&mut pieces, *piece);
-                at += piece.len();
-                continue;
+            // What the base has here and nothing touches is kept, but for the end of a file whose end moved: it may have been cut by the end alone.
+            let kept = |len: u64| {
+                let end = at.saturating_add(len);
+                end <= size && (end < old_end || size == old_end) && !touched(&changed, at, len)
+            };
+            if at < old_end && kept(1) {
+                let (mut taken, mut below) = (0, u8::MAX);
+                while let Some(above) = self.base_part(ino, at, below)? {
+                    if kept(above.part.len) && cutting.take(&window, &above)? {
+                        taken = above.part.len;
+                        break;
+                    }
+                    below = above.height;
+                }
+                if taken > 0 {
+                    at += taken;
+                    continue;
+                }
+                if let Some(piece) = self.base_piece(ino, at)?.filter(|piece| kept(piece.len())) {
+                    cutting.keep(piece)?;
+                    at += piece.len();
+                    continue;
+                }
             }
             if let Some(piece) = self.known_piece(blobs, ino, at, size)? {
-                push(&mut pieces, piece);
+                cutting.keep(piece)?;
                 at += piece.len();
                 continue;
             }
             if !window.covers(at, size) {
-                store(blobs, &window, &mut pending, &mut pieces)?;
+                cutting.store(&window)?;
                 window.fill(self, &*reader, ino, at)?;
             }
             let space = (size - at).min(chunker::MAX as u64);
@@ -169,21 +217,19 @@ impl Tree {
                 // Holes are found through the plan: as long a one as there is.
                 let hole = self.hole_at(ino, at, size)?;
                 if hole >= HOLE_MIN || at + hole == size {
-                    push(&mut pieces, Piece::Hole { len: hole });
+                    cutting.keep(Piece::Hole { len: hole })?;
                     at += hole;
                     continue;
                 }
             }
             let (bytes, start) = window.chunk_space(at);
             let len = chunker::next_cut(bytes, at + bytes.len() as u64 == size);
-            pending.push((pieces.len(), start..start + len));
-            // Its name follows when it is stored.
-            pieces.push(Piece::Chunk { id: BlobId([0; 32]), len: u32::try_from(len).unwrap_or(u32::MAX) });
+            cutting.cut(start..start + len);
             chunked += len as u64;
             at += len as u64;
         }
-        store(blobs, &window, &mut pending, &mut pieces)?;
-        Ok((pieces, chunked))
+        cutting.store(&window)?;
+        Ok((cutting.built.finish()?, chunked))
     }
 
     /// The chunk that stands at `at` and was cut and stored before it was logged: it is what reading and cutting would come to.
@@ -204,12 +250,4 @@ impl Tree {
 fn touched(changed: &[(u64, u64)], at: u64, len: u64) -> bool {
     let i = changed.partition_point(|(start, l)| start + l <= at);
     changed.get(i).is_some_and(|(start, _)| *start < at + len)
-}
-
-fn push(pieces: &mut Vec<Piece>, piece: Piece) {
-    if let (Some(Piece::Hole { len }), Piece::Hole { len: more }) = (pieces.last_mut(), piece) {
-        *len += more;
-    } else {
-        pieces.push(piece);
-    }
 }

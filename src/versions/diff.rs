@@ -118,7 +118,7 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 fn all_entries(blobs: &dyn BlobRead, content: &Content) -> Result<Vec<Entry>, TreeError> {
     match content {
         Content::Directory(id) => crate::tree::dir_entries(blobs, id),
-        Content::Empty | Content::Pieces(_) | Content::PieceList(_) | Content::Target(_) => Ok(Vec::new()),
+        Content::Empty | Content::Pieces(_) | Content::PieceList(_) | Content::PieceTree { .. } | Content::Target(_) => Ok(Vec::new()),
     }
 }
 
@@ -129,7 +129,9 @@ fn pages(blobs: &dyn BlobRead, content: &Content) -> Result<(Vec<BlobId>, Vec<En
             DirNode::Entries(entries) => (Vec::new(), entries),
             DirNode::Pages(pages) => (pages, Vec::new()),
         }),
-        Content::Empty | Content::Pieces(_) | Content::PieceList(_) | Content::Target(_) => Ok((Vec::new(), Vec::new())),
+        Content::Empty | Content::Pieces(_) | Content::PieceList(_) | Content::PieceTree { .. } | Content::Target(_) => {
+            Ok((Vec::new(), Vec::new()))
+        }
     }
 }
 

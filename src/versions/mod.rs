@@ -12,6 +12,7 @@ pub mod diff;
 pub mod dir_pages;
 pub mod inode_table;
 pub mod node;
+pub mod piece_tree;
 pub mod scratch;
 pub mod thinning;
 pub mod version_index;

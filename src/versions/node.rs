@@ -76,12 +76,20 @@ pub enum Content {
     Empty,
     /// Regular file: its pieces in order. Beyond them (up to the size) it reads as zeros.
     Pieces(Vec<Piece>),
-    /// Regular file with many pieces: a blob that holds the postcard of `Vec<Piece>`.
+    /// Regular file with many pieces, but not more than one page holds (an early ize put any number there): a blob that holds the postcard of
+    /// `Vec<Piece>`.
     PieceList(BlobId),
     /// Directory: a blob that holds the postcard of [`DirNode`].
     Directory(BlobId),
     /// Symbolic link: its target.
     Target(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Regular file with more pieces than one page holds: the root of a tree of pages (see `versions::piece_tree`). Since state version 2.
+    PieceTree {
+        /// A blob that holds the postcard of `Vec<PageRef>`.
+        root: BlobId,
+        /// Lists of pages from the root down to the pages, 1 to 7: with 1 what the root names are pages, each the postcard of `Vec<Piece>`.
+        height: u8,
+    },
 }
 
 /// One piece of a regular file.
@@ -118,6 +126,17 @@ impl Piece {
     }
 }
 
+/// A page of pieces, or a list of such pages, and what it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRef {
+    /// Its blob.
+    pub id: BlobId,
+    /// Bytes of the file in it, at least 1.
+    pub len: u64,
+    /// Those of them that are not holes.
+    pub stored: u64,
+}
+
 /// A directory: its entries in byte order of their names, in one page, or in pages cut where a name's hash says so, so that one change
 /// of a huge directory rewrites one page and the list of pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +164,7 @@ pub struct Entry {
 /// A whole state: the blob whose id is a version's root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Format of everything below: 1.
+    /// Format of everything below: 1 or 2.
     pub version: u8,
     /// Node of the root directory.
     pub root: Node,
@@ -157,8 +176,8 @@ pub struct State {
 }
 
 impl State {
-    /// The only version so far.
-    pub const VERSION: u8 = 1;
+    /// The version that is written. Version 1 had no [`Content::PieceTree`], and is read all the same.
+    pub const VERSION: u8 = 2;
 }
 
 /// What the inode table says of an inode.
@@ -179,3 +198,6 @@ pub struct Link {
     #[serde(with = "serde_bytes")]
     pub name: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests;

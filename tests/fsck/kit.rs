@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ize::engine::states::Store;
 use ize::ids::{BlobId, VersionSeq};
 use ize::project::Project;
-use ize::versions::node::{Content, DirNode, Entry, State};
+use ize::versions::node::{Content, DirNode, Entry, PageRef, State};
 use serde_json::Value;
 
 use crate::support::{Home, lines, said, sh};
@@ -155,6 +155,14 @@ impl Named {
             ize::versions::node::Piece::Chunk { id, .. } => id,
             ize::versions::node::Piece::Hole { .. } => panic!(),
         }
+    }
+
+    /// Pages of the pieces of a large file, with where they begin; it has one list of them.
+    pub fn pages_of(&self, seq: u64, name: &str) -> Vec<(u64, PageRef)> {
+        let Content::PieceTree { root, height: 1 } = self.entry(seq, name) else { panic!("{:?}", self.entry(seq, name)) };
+        let pages: Vec<PageRef> = self.get(&root);
+        let begin = |at: &mut u64, page: &PageRef| Some((std::mem::replace(at, *at + page.len), *page));
+        pages.iter().scan(0, begin).collect()
     }
 
     pub fn page_of(&self, seq: u64, name: &str) -> BlobId {

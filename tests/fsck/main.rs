@@ -9,4 +9,5 @@ mod support;
 mod damage;
 mod files;
 mod kit;
+mod pages;
 mod rebuilt;

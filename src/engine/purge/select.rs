@@ -8,9 +8,10 @@ use super::states::{Rewriter, subdir};
 use crate::error::Result;
 use crate::ids::{BlobId, Ino};
 use crate::tree::path::{join, split};
-use crate::tree::{BlobRead, TreeError, decode_blob, file_pieces, load_state};
+use crate::tree::{BlobRead, TreeError, decode_blob, load_state};
 use crate::versions::inode_table;
 use crate::versions::node::{Content, DirNode, Entry, InodeEntry, Link, Node, Piece};
+use crate::versions::piece_tree::{self, Met};
 
 /// Paths that are listed; all are counted.
 pub const LISTED: usize = 1000;
@@ -158,14 +159,19 @@ fn tables(blobs: &dyn BlobRead, roots: &[BlobId], see: &mut SeeNode<'_>) -> Resu
     Ok(())
 }
 
-/// Chunks that a file names.
-fn chunks_of(blobs: &dyn BlobRead, node: &Node, into: &mut HashMap<BlobId, u32>) -> Result<(), TreeError> {
-    for piece in file_pieces(blobs, &node.content)? {
-        if let Piece::Chunk { id, len } = piece {
-            into.insert(id, len);
+/// Shows the chunks that a file names, but for those in pages of pieces that were `seen` before: versions of a file share most of them.
+fn chunks_of(blobs: &dyn BlobRead, node: &Node, seen: &mut HashSet<BlobId>, see: &mut dyn FnMut(BlobId, u32)) -> Result<(), TreeError> {
+    piece_tree::walk(blobs, &node.content, &mut |met| match met {
+        Met::Blob(id) => seen.insert(*id),
+        Met::Pieces(pieces) => {
+            for piece in pieces {
+                if let Piece::Chunk { id, len } = piece {
+                    see(*id, *len);
+                }
+            }
+            true
         }
-    }
-    Ok(())
+    })
 }
 
 /// Inodes that ever stood at these paths, and at which of them there was one.
@@ -271,6 +277,8 @@ pub(super) fn by_paths(
     grow(blobs, roots, &mut by_states, &Contents::new(), &left)?;
     let mut selected = Selected { inodes, found, ..Selected::default() };
     let (inodes, chunks, listed) = (&selected.inodes, &mut selected.chunks, &mut selected.paths);
+    let mut pages = HashSet::new();
+    let mut add = |node: &Node| chunks_of(blobs, node, &mut pages, &mut |id, len| _ = chunks.insert(id, len));
     let (mut there, mut now) = (BTreeSet::new(), BTreeSet::new());
     let (mut by_log, mut moved_to) = (Paths::default(), Paths::default());
     // The newest state first.
@@ -297,7 +305,7 @@ pub(super) fn by_paths(
                 }
                 listed.add(path, in_newest);
             }
-            entry.node.iter().try_for_each(|node| chunks_of(blobs, node, chunks))
+            entry.node.iter().try_for_each(|node| add(node))
         })?;
     }
     tables(blobs, roots, &mut |ino, node, _| {
@@ -305,7 +313,7 @@ pub(super) fn by_paths(
             return Ok(());
         }
         there.insert(ino);
-        chunks_of(blobs, node, chunks)
+        add(node)
     })?;
     let logged_only: BTreeSet<Ino> = there.difference(&by_states).copied().collect();
     selected.in_newest = now.intersection(inodes).next().is_some();
@@ -360,13 +368,15 @@ fn others(blobs: &dyn BlobRead, roots: &[BlobId], newest: Option<&BlobId>, selec
     let nothing = BTreeSet::new();
     let probe = super::states::Probe(blobs);
     let mut look = Rewriter::new(&probe, &nothing, chunks);
-    let mut shared: HashMap<BlobId, u32> = HashMap::new();
+    let (mut shared, mut pages): (HashMap<BlobId, u32>, HashSet<BlobId>) = (HashMap::new(), HashSet::new());
     let mut share = |node: &Node| -> Result<bool, TreeError> {
         let shares = look.names_chunk(node)?;
         if shares {
-            let mut all = HashMap::new();
-            chunks_of(blobs, node, &mut all)?;
-            shared.extend(all.into_iter().filter(|(id, _)| chunks.contains_key(id)));
+            chunks_of(blobs, node, &mut pages, &mut |id, len| {
+                if chunks.contains_key(&id) {
+                    shared.insert(id, len);
+                }
+            })?;
         }
         Ok(shares)
     };

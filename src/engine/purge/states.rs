@@ -8,6 +8,7 @@ use crate::versions::commit::store;
 use crate::versions::dir_pages;
 use crate::versions::inode_table::TableNode;
 use crate::versions::node::{Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State};
+use crate::versions::piece_tree;
 
 /// Directories and parts of the table that are remembered at most.
 const REMEMBERED: usize = 1 << 20;
@@ -55,6 +56,7 @@ pub(super) struct Rewriter<'a> {
     lost: HashMap<BlobId, BTreeSet<Ino>>,
     /// Numbers of sets of such; 0 is none.
     sets: HashMap<BTreeSet<Ino>, usize>,
+    /// Pages of pieces, and lists of them: does one of the blobs stand there?
     lists: HashMap<BlobId, bool>,
     states: HashMap<BlobId, Rewritten>,
 }
@@ -204,19 +206,31 @@ impl<'a> Rewriter<'a> {
             return Ok(false);
         }
         let chunks = self.chunks;
-        let any = |pieces: &[Piece]| pieces.iter().any(|p| matches!(p, Piece::Chunk { id, .. } if chunks.contains_key(id)));
         Ok(match &node.content {
-            Content::Pieces(pieces) => any(pieces),
-            Content::PieceList(id) => {
-                if let Some(known) = self.lists.get(id) {
-                    return Ok(*known);
-                }
-                let found = any(&decode_blob::<Vec<Piece>>(self.blobs, id, "piece list")?);
-                self.lists.insert(*id, found);
-                found
-            }
+            Content::Pieces(pieces) => any(pieces, chunks),
+            Content::PieceList(id) => self.list_names_chunk(id, 0)?,
+            Content::PieceTree { root, height } => self.list_names_chunk(root, *height)?,
             Content::Empty | Content::Directory(_) | Content::Target(_) => false,
         })
+    }
+
+    /// The same of a page of pieces (`height` 0) or a list of pages: what versions share is read once. At most eight levels.
+    fn list_names_chunk(&mut self, id: &BlobId, height: u8) -> Result<bool, TreeError> {
+        if let Some(known) = self.lists.get(id) {
+            return Ok(*known);
+        }
+        let found = match piece_tree::read(self.blobs, id, height)? {
+            piece_tree::Part::Pieces(pieces) => any(&pieces, self.chunks),
+            piece_tree::Part::Pages(pages) => {
+                let mut found = false;
+                for page in pages {
+                    found = found || self.list_names_chunk(&page.id, height - 1)?;
+                }
+                found
+            }
+        };
+        self.lists.insert(*id, found);
+        Ok(found)
     }
 
     /// A part of the inode table; `prefix` is what stands above its digits. At most eight levels. `lost` go too, a set and its number.
@@ -270,6 +284,10 @@ impl<'a> Rewriter<'a> {
         self.table.insert(key, done);
         Ok(done)
     }
+}
+
+fn any(pieces: &[Piece], chunks: &HashMap<BlobId, u32>) -> bool {
+    pieces.iter().any(|p| matches!(p, Piece::Chunk { id, .. } if chunks.contains_key(id)))
 }
 
 /// Takes from a directory without a name the entries that an older ize stored with it: nothing leads to them, and they name what was in it once.

@@ -232,7 +232,7 @@ impl<'a> Checker<'a> {
 
     /// A blob that is missing, wrong, of another form, or cannot be read.
     fn unreadable(&mut self, noun: &str, id: BlobId, e: &TreeError, concerns: &Concerns<'_>) {
-        let refused = matches!(e, TreeError::Blob { damaged: false, .. } | TreeError::Log { .. });
+        let refused = matches!(e, TreeError::Blob { damaged: false, .. } | TreeError::Log { .. } | TreeError::LaterState { .. });
         let why = match e {
             TreeError::Blob { why, .. } => why.clone(),
             TreeError::Malformed { why, .. } => format!("it has another form: {why}"),
