@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cuts::Cuts;
 use super::group::GroupLimits;
 use super::journal::{LogJournal, space_of};
+use super::log_size::Shared;
 use super::meter::{self, Meter};
 use super::replay::Replayer;
 use crate::blobs::{self, Blobs};
@@ -104,6 +105,8 @@ pub struct Core {
     history: Mutex<History>,
     /// Which paths have a history.
     pub(super) classes: Mutex<Classes>,
+    /// What segments share with versions.
+    pub(super) shared: Shared,
 }
 
 /// Version log and checkpoint.
@@ -282,6 +285,7 @@ impl Core {
             awaited: AtomicUsize::new(0),
             history,
             classes: Mutex::new(Classes::new(&ClassSettings::default())),
+            shared: Shared::default(),
         })
     }
 

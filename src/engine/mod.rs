@@ -13,6 +13,7 @@ pub mod group;
 pub mod import;
 mod journal;
 mod listed;
+mod log_size;
 mod meter;
 pub mod names;
 pub mod outside;

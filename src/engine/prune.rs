@@ -100,6 +100,11 @@ impl Core {
             Some(_) => self.payload_of_segments(&replayer)?,
         };
         let payload = |id: SegmentId| only.get(&id).copied().unwrap_or(0);
+        if limits.max_size.is_some_and(|max| max > 0) {
+            // What is above the checkpoint is named by files that are about to be committed, which may be cut elsewhere then.
+            let settled = scan.segments.iter().filter(|s| s.last_lsn <= checkpoint.lsn);
+            self.shared.learn(settled.map(|s| (s.id, s.payload.saturating_sub(payload(s.id)))));
+        }
         let plan = wal::prune::plan(&scan, checkpoint.lsn, limits, &mut |s| payload(s.id), Time::now());
         let row = |s: &SegmentInfo, stays: Option<&'static str>| PrunedSegment {
             id: s.id,
@@ -123,6 +128,7 @@ impl Core {
                 history.checkpoint = checkpoint;
                 Ok(())
             })?;
+            self.shared.dropped(plan.drop.iter().map(|s| s.id));
             gone_before.replace(gone);
             pruned.blob_bytes = self.sweep(&replayer, SweepOptions::default())?;
         }

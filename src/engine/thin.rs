@@ -244,6 +244,7 @@ impl Core {
                         None => Action::Keep,
                     })
                 })?;
+                self.shared.forget();
             }
             drop(replayer);
             let stands = next == done;
@@ -354,6 +355,7 @@ impl Room<'_> {
                     }
                     history.versions.rewrite(&mut |version| Ok(if drop.contains(&version.seq) { Action::Drop } else { Action::Keep }))?;
                 }
+                self.core.shared.forget();
                 self.core.sweep(&replayer, SweepOptions { garbage_percent: GARBAGE, ..SweepOptions::default() })?;
                 Ok(true)
             })?;

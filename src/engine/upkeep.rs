@@ -1,7 +1,8 @@
 //! The daemon's own pruning: by age, by size and for free space, as configured, while nobody asks.
 //!
-//! Whether there is something to do is told from counters, because a prune reads the whole log. Their sum is an upper bound (payload that
-//! versions share counts), so a prune may find nothing to drop; then it is not tried again until the log has grown or time has passed.
+//! Whether there is something to do is told from counters, because a prune reads the whole log. Their sum is an upper bound (`log_size`), so a
+//! prune may find nothing to drop; then it knows how much of that was shared. One for free space, or for what is above the checkpoint, is not
+//! tried again until the log has grown or time has passed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,21 +73,22 @@ impl Upkeep {
     /// # Errors
     /// Damage or I/O errors; what was dropped until then was not needed.
     pub(super) fn look(&mut self) -> Result<()> {
-        let usage = self.core.log.usage();
-        let total = usage.bytes.saturating_add(usage.payload);
-        let limits = configured(&self.core, &self.settings, &self.clock);
-        // The last segment always stays.
-        if usage.segments < 2 || !self.due(limits, total) || self.in_vain(total) {
+        let Some(limits) = self.due() else { return Ok(()) };
+        if self.in_vain(self.core.log_size()) {
             return Ok(());
         }
         let max_size = limits.max_size.map(|max| max / 8 * EIGHTHS_LEFT);
         let pruned = self.core.prune(Limits { max_size, ..limits }, false)?;
-        self.note(&pruned, total);
+        self.note(&pruned);
         Ok(())
     }
 
-    fn due(&self, limits: Limits, total: u64) -> bool {
-        limits.max_size.is_some_and(|max| total > max) || limits.free_up > 0 || self.is_old(limits)
+    /// The limits, when one of them is passed.
+    pub(super) fn due(&self) -> Option<Limits> {
+        let limits = configured(&self.core, &self.settings, &self.clock);
+        let passed = limits.max_size.is_some_and(|max| self.core.log_size() > max) || limits.free_up > 0 || self.is_old(limits);
+        // The last segment always stays.
+        (passed && self.core.log.usage().segments >= 2).then_some(limits)
     }
 
     fn is_old(&self, limits: Limits) -> bool {
@@ -103,12 +105,12 @@ impl Upkeep {
         })
     }
 
-    fn note(&mut self, pruned: &Pruned, total: u64) {
+    fn note(&mut self, pruned: &Pruned) {
         let (segments, bytes) = pruned.dropped();
         if segments == 0 {
             let checkpoint = self.core.history().checkpoint.lsn;
             let in_the_way = pruned.segments.first().is_some_and(|oldest| oldest.range.1 > checkpoint);
-            self.vain = Some(Vain { at: Instant::now(), total, checkpoint: in_the_way.then_some(checkpoint) });
+            self.vain = Some(Vain { at: Instant::now(), total: self.core.log_size(), checkpoint: in_the_way.then_some(checkpoint) });
             return;
         }
         self.vain = None;

@@ -104,3 +104,44 @@ fn no_sweep_takes_a_chunk_before_its_record_is_there() {
     });
     assert!(ids.iter().all(|id| core.blobs.contains(id).unwrap().is_none()), "no record came");
 }
+
+/// The chunks of a stream are the versions' too: they stay when segments go, and are no reason to prune.
+#[test]
+fn a_stream_larger_than_the_limit_of_the_log_is_pruned_for_once_and_not_again_and_again() {
+    use super::super::{clock::ClockWatch, upkeep::Upkeep};
+    const LIMIT: u64 = 6 << 20;
+    let core = Arc::new(open(&SimDisk::new(), true, true).unwrap());
+    core.log.limit_payload(1 << 20);
+    let (caller, bytes) = (Caller::default(), noise(PIECE * 60));
+    let file = core.fs.create(&caller, Ino::ROOT, b"large", 0o644, true).unwrap();
+    for (n, piece) in bytes.chunks(PIECE).enumerate() {
+        core.fs.write(&caller, file.ino, (n * PIECE) as u64, piece, false).unwrap();
+    }
+    core.replay(true).unwrap();
+    let settings = crate::project::config::Settings { prune_max_size: Some(LIMIT), prune_max_age: None, ..Default::default() };
+    let clock = ClockWatch::from(crate::ids::Time::now(), crate::project::lock::since_boot());
+    let mut upkeep = Upkeep::new(Arc::clone(&core), settings, clock, Arc::default());
+    let counted = || core.log.usage().bytes + core.log.usage().payload;
+    assert!(upkeep.due().is_some(), "nobody has looked yet");
+    upkeep.look().unwrap();
+    assert!(counted() > LIMIT, "{} bytes are counted of which most are shared", counted());
+    assert!(upkeep.due().is_none(), "{} of {} bytes are the log's own", core.log_size(), counted());
+    let pruned = core.prune(Limits { max_size: Some(LIMIT), ..Limits::default() }, true).unwrap();
+    let own: u64 = pruned.segments.iter().map(|s| s.bytes + s.payload).sum();
+    assert!(own <= core.log_size() && core.log_size() <= own + (1 << 20), "{own} and {}", core.log_size());
+
+    // What is overwritten is the log's alone, and counts.
+    let segments = core.log.usage().segments;
+    for n in 0..40 {
+        core.fs.write(&caller, file.ino, 0, &bytes[n * 1000..n * 1000 + PIECE], false).unwrap();
+    }
+    core.replay(true).unwrap();
+    assert!(core.log.usage().segments > segments && upkeep.due().is_some(), "{} bytes", core.log_size());
+    upkeep.look().unwrap();
+    assert!(upkeep.due().is_none() && core.log_size() <= LIMIT, "{} bytes", core.log_size());
+    assert!(content(&core)[PIECE..] == bytes[PIECE..]);
+
+    // When versions go, nothing is known any more of what was shared with them.
+    core.shared.forget();
+    assert_eq!(core.log_size(), counted());
+}
