@@ -85,7 +85,10 @@ impl Report {
     }
 }
 
-/// Checks the store in `layout`. `progress` is told from time to time how many bytes of log and packs have been read.
+/// Is told from time to time how many bytes of work are done, and how many there are besides those of log and packs.
+pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+
+/// Checks the store in `layout`. First log and packs are read, then what is to be made again of versions is counted as it was written.
 ///
 /// # Errors
 /// The store cannot be looked at, or is of a version that this ize must not read. Everything else is a finding.
@@ -94,7 +97,7 @@ pub fn check(
     layout: &Layout,
     store: StoreId,
     options: &Options,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut Progress<'_>,
 ) -> Result<Report> {
     let mut looks = 0;
     loop {
@@ -169,7 +172,7 @@ impl<'a> Look<'a> {
         Ok(Self { storage, layout, store, deep, held, checkpoint, blobs, report, between })
     }
 
-    fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Looked> {
+    fn run(mut self, progress: &mut Progress<'_>) -> Result<Looked> {
         let checkpoint_bad = !self.report.findings.is_empty() && self.checkpoint.is_none();
         let keep = if checkpoint_bad { None } else { Some(self.checkpoint.as_ref().map_or(VersionSeq(0), |c| c.version)) };
         let versions = check_versions(self.storage, self.layout.versions(), self.store, keep)?;
@@ -180,7 +183,8 @@ impl<'a> Look<'a> {
             self.report.findings.push(Finding::new(Verdict::TornTail, Part::Index, &file, what));
         }
         self.states(&versions, &damaged);
-        self.rebuild(&versions, &log)?;
+        let read = log.bytes.saturating_add(self.report.packs.2);
+        self.rebuild(&versions, &log, &mut |done, all| progress(read.saturating_add(done), all))?;
         let tree = self.overlay(&log, &bad)?;
         self.checkpoint_fits(&versions);
         self.small_files(&versions);
@@ -200,7 +204,7 @@ impl<'a> Look<'a> {
     }
 
     /// Every segment, and what each record names.
-    fn log(&mut self, checkpoint_bad: bool, progress: &mut dyn FnMut(u64)) -> Result<(VerifyReport, BTreeMap<Lsn, BadRecord>)> {
+    fn log(&mut self, checkpoint_bad: bool, progress: &mut Progress<'_>) -> Result<(VerifyReport, BTreeMap<Lsn, BadRecord>)> {
         let floor_now = |bad: bool| -> Result<SegmentId> {
             if !bad {
                 let now = checkpoint::read(&**self.storage, &self.layout.checkpoint(), self.store);
@@ -219,7 +223,7 @@ impl<'a> Look<'a> {
         let (mut sound, mut bad, mut done) = (HashSet::new(), BTreeMap::new(), 0u64);
         let mut report = verify(&**self.storage, &self.layout.wal(), self.store, bounds, &mut |record| {
             done += record.body.len() as u64;
-            progress(done);
+            progress(done, 0);
             let entry = match decode(record.kind, record.version, record.body) {
                 Ok(Decoded::Operation { entry, .. }) => entry,
                 Ok(Decoded::Process(_) | Decoded::Mark | Decoded::Skipped) => return Ok(None),
@@ -256,12 +260,12 @@ impl<'a> Look<'a> {
     }
 
     /// The packs, every byte where that is wanted; blobs that are damaged.
-    fn packs(&mut self, before: u64, progress: &mut dyn FnMut(u64)) -> Result<HashSet<BlobId>> {
+    fn packs(&mut self, before: u64, progress: &mut Progress<'_>) -> Result<HashSet<BlobId>> {
         let usage = self.blobs.usage();
         self.report.packs = (usage.packs, usage.blobs, usage.pack_bytes);
         let mut damaged = HashSet::new();
         if self.deep {
-            let seen = self.blobs.verify_packs(&mut |read| progress(before.saturating_add(read)))?;
+            let seen = self.blobs.verify_packs(&mut |read| progress(before.saturating_add(read), 0))?;
             self.report.packs = (seen.packs, seen.blobs, seen.bytes);
             for finding in &seen.findings {
                 // Another copy may be sound.

@@ -21,6 +21,7 @@ use crate::engine::core::{Item, for_each_item};
 use crate::engine::purge;
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Ino, Lsn, Time, VersionSeq};
+use crate::op::Operation;
 use crate::tree::{BlobRead, BlobWrite, Cut, Tree, TreeError};
 use crate::versions::check::log::{VersionSeen, VersionsReport};
 use crate::versions::check::same::{Differing, differing};
@@ -58,6 +59,11 @@ struct Window {
     root: BlobId,
     /// Operations, and bytes written.
     work: (u64, u64),
+}
+
+/// What operations, and bytes written, count for a bar of bytes.
+fn weight(operations: u64, bytes: u64) -> u64 {
+    bytes.saturating_add(operations.saturating_mul(512))
 }
 
 /// How one of them ended.
@@ -148,7 +154,7 @@ fn newest(work: impl DoubleEndedIterator<Item = (u64, u64)>) -> usize {
 
 impl Look<'_> {
     /// Makes versions again, and the checkpoint.
-    pub(super) fn rebuild(&mut self, versions: &VersionsReport, log: &VerifyReport) -> Result<()> {
+    pub(super) fn rebuild(&mut self, versions: &VersionsReport, log: &VerifyReport, progress: &mut super::Progress<'_>) -> Result<()> {
         if !matches!(purge::is_unfinished(&**self.storage, self.layout, self.store), Ok(false)) {
             return Ok(());
         }
@@ -161,10 +167,14 @@ impl Look<'_> {
             windows.drain(..all - newest);
             self.report.passed_over = (all - newest) as u64;
         }
-        let mut ended = Vec::new();
+        let (mut ended, mut done) = (Vec::new(), 0u64);
+        let total = |windows: &[Window]| windows.iter().fold(0u64, |sum, w| sum.saturating_add(weight(w.work.0, w.work.1)));
+        let all = total(&windows);
         for run in windows.chunk_by(|a, b| b.first == a.last.next()) {
-            let end = self.make(run)?;
+            let end = self.make(run, &mut |at| progress(done.saturating_add(at).min(all), all))?;
             ended.extend(end);
+            done = done.saturating_add(total(run));
+            progress(done, all);
         }
         for (window, outcome) in ended {
             self.tell(&window, outcome)?;
@@ -216,18 +226,22 @@ impl Look<'_> {
     }
 
     /// Reads stretches that follow one another.
-    fn make(&self, windows: &[Window]) -> Result<Vec<(Window, Outcome)>> {
+    fn make(&self, windows: &[Window], progress: &mut dyn FnMut(u64)) -> Result<Vec<(Window, Outcome)>> {
         let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(Vec::new()) };
         let fresh = Fresh::new(self, false);
         let tree = fresh.open(first.before, first.first).map_err(Error::from);
         let mut rest = windows.iter().copied();
         let now = rest.next();
         let mut run = Run { look: self, windows: rest, now, fresh, tree, ended: Vec::new() };
+        let mut at = 0u64;
         let read = for_each_item(&**self.storage, self.layout, self.store, (first.first, last.last), &mut |item| {
             if let Item::Operation { lsn, entry, payload, .. } = item {
                 while run.now.is_some_and(|w| lsn > w.last) {
                     run.finish();
                 }
+                let written = if let Operation::Write(write) = &entry.op { write.data.len() } else { 0 };
+                at = at.saturating_add(weight(1, written));
+                progress(at);
                 if let Ok(tree) = &mut run.tree
                     && let Err(e) = tree.apply(lsn, &entry, payload)
                 {

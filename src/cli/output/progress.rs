@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Progress {
     total: u64,
+    more: u64,
     what: &'static str,
     since: Instant,
     bar: Option<ProgressBar>,
@@ -27,15 +28,22 @@ impl Progress {
     /// Of `total` bytes (0: not known), none is done.
     #[must_use]
     pub fn new(what: &'static str, total: u64) -> Self {
-        Self { total, what, since: Instant::now(), bar: None, wanted: std::io::stderr().is_terminal() }
+        Self { total, more: 0, what, since: Instant::now(), bar: None, wanted: std::io::stderr().is_terminal() }
+    }
+
+    /// There are so many bytes to do besides the total.
+    pub fn more(&mut self, more: u64) {
+        self.more = more;
     }
 
     /// So many bytes are done altogether.
     pub fn at(&mut self, done: u64) {
+        let total = self.total.saturating_add(self.more);
         if let Some(bar) = &self.bar {
+            bar.set_length(total.max(done));
             bar.set_position(done);
         } else if self.wanted && self.since.elapsed() > PATIENCE {
-            let bar = ProgressBar::with_draw_target(Some(self.total.max(done)), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(total.max(done)), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             bar.set_message(self.what);

@@ -32,8 +32,10 @@ pub fn run(args: &FsckArgs, session: &mut Session) -> Result<()> {
     let layout: Layout = target.layout.clone().ok_or_else(no_store)?;
     let store: StoreId = target.store;
     let mut progress = Progress::new("checking", target.bytes());
-    let report =
-        fsck::check(&Disk::shared(), &layout, store, &Options { deep: args.deep, ..Options::default() }, &mut |done| progress.at(done))?;
+    let report = fsck::check(&Disk::shared(), &layout, store, &Options { deep: args.deep, ..Options::default() }, &mut |done, more| {
+        progress.more(more);
+        progress.at(done);
+    })?;
     drop(progress);
     summary(args, &report, session)?;
     for finding in &report.findings {

@@ -69,7 +69,7 @@ pub(super) fn check_versions(disk: &SimDisk, story: &str) {
 /// Nothing is wrong with the store, and all versions whose records are left are what these give.
 pub(super) fn check_whole(disk: &SimDisk, options: fsck::Options, story: &str) -> fsck::Report {
     let layout = Layout::new("/p");
-    let report = fsck::check(&disk.shared(), &layout, STORE, &options, &mut |_| {}).unwrap_or_else(|e| panic!("{story}: {e}"));
+    let report = fsck::check(&disk.shared(), &layout, STORE, &options, &mut |_, _| {}).unwrap_or_else(|e| panic!("{story}: {e}"));
     // Who the project is stands on no simulated disk.
     let wrong: Vec<_> = report.findings.iter().filter(|f| f.part != fsck::Part::Identity).collect();
     assert!(wrong.is_empty() && report.passed_over == 0, "{story}: {wrong:#?}");
