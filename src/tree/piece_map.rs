@@ -36,6 +36,9 @@ impl<T: Copy> Row<T> {
     }
 }
 
+/// A page, and where it begins in the file.
+pub(super) type Page = (u64, Arc<Row<Piece>>);
+
 #[derive(Clone, Debug)]
 enum Known {
     Pieces(Arc<Row<Piece>>),
@@ -73,7 +76,7 @@ impl PieceMap {
     }
 
     /// The page that the byte at `at` is in, and where it begins. `None` behind the last one.
-    pub fn page_at(&mut self, blobs: &dyn BlobRead, base: &Content, at: u64) -> Result<Option<(u64, Arc<Row<Piece>>)>, TreeError> {
+    pub fn page_at(&mut self, blobs: &dyn BlobRead, base: &Content, at: u64) -> Result<Option<Page>, TreeError> {
         let Content::PieceTree { root, height } = base else {
             let row = match &self.whole {
                 Some(row) => row,

@@ -63,11 +63,12 @@ fn a_secret_in_a_large_file_goes_with_the_file_or_the_blob_and_what_shares_its_p
     assert!(home.ok(&["fsck", "p", "--deep"]).contains("purged on"));
     home.mount();
     let file = std::fs::File::open(at("copy")).unwrap();
-    let mut front = vec![0; start as usize];
+    // The kernel reads whole pages.
+    let mut front = vec![0; start as usize & !4095];
     file.read_exact_at(&mut front, 0).unwrap();
-    assert!(front == bytes[..start as usize]);
+    assert!(bytes.starts_with(&front));
     assert!(file.read_exact_at(&mut vec![0; len as usize], start).is_err());
-    let behind = start as usize + len as usize;
+    let behind = (start as usize + len as usize).next_multiple_of(4096);
     let mut rest = vec![0; LEN - behind];
     file.read_exact_at(&mut rest, behind as u64).unwrap();
     assert!(rest == bytes[behind..]);

@@ -10,6 +10,7 @@ use crate::tree::{BlobWrite, Tree};
 use crate::versions::commit::store;
 use crate::versions::inode_table::TableNode;
 use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Link, Node, Piece, Xattrs};
+use crate::versions::piece_tree::{Builder, Part, read};
 
 /// Blobs that may be changed behind their names, as no store of packs lets them be.
 #[derive(Debug, Default)]
@@ -260,4 +261,37 @@ fn cycles_great_depth_and_trees_that_multiply_end_with_a_finding() {
     let bad = store(&b, &State { version: 1, root: dir(3, below), inodes: None, inodes_height: 0 }).unwrap();
     let report = check(&b, u64::MAX, &[bad]);
     assert!(report.findings.iter().any(|f| f.what.contains("nested deeper")), "{:#?}", report.findings.len());
+}
+
+/// A page of pieces is looked at once, however many states and lists name it; a wrong one is found in each that does.
+#[test]
+fn wrong_pages_of_pieces_are_found_with_their_file_and_sound_ones_are_read_once() {
+    let b = Wrong::default();
+    let pieces: Vec<Piece> = (0..2000u64).map(|n| Piece::Chunk { id: b.put(&n.to_le_bytes()).unwrap(), len: 8 }).collect();
+    let mut builder = Builder::new(&b);
+    pieces.iter().for_each(|piece| builder.push(*piece).unwrap());
+    let Content::PieceTree { root, height: 1 } = builder.finish().unwrap().content else { panic!() };
+    let Part::Pages(pages) = read(&b, &root, 1).unwrap() else { panic!() };
+    let with = |name: &[u8], list: BlobId, size: u64| {
+        let file = Node { size, allocated: size, ..node(FileKind::File, 1, Content::PieceTree { root: list, height: 1 }) };
+        state(&b, 0, vec![entry(name, 2, Some(file))], vec![(2, at(1))])
+    };
+    let sound = [with(b"a", root, 16_000), with(b"b", root, 16_000)];
+    let clean = check(&b, 3, &sound);
+    assert_eq!((clean.findings.len(), clean.chunks, clean.files), (0, 2000, 1), "{:?}", clean.findings);
+
+    let mut lying = pages.clone();
+    lying[1].stored -= 1;
+    let told = check(&b, 3, &[with(b"a", store(&b, &lying).unwrap(), 16_000)]);
+    says(&told, &format!("the list above says {} and {}", lying[1].len, lying[1].stored), &["a"]);
+    let told = check(&b, 3, &[with(b"a", store(&b, &pages[1..].to_vec()).unwrap(), 16_000)]);
+    says(&told, "the node says 16000 and 16000", &["a"]);
+    let told = check(&b, 3, &[with(b"a", store(&b, &vec![pages[0]; 3]).unwrap(), 3 * pages[0].len)]);
+    assert_eq!(told.findings, []);
+
+    b.set(pages[1].id, None);
+    let told = check(&b, 3, &sound);
+    let found: Vec<_> = told.findings.iter().map(|f| (f.blob, &f.affected.paths[..], f.affected.versions, f.affected.newest)).collect();
+    let versions = Some((VersionSeq(1), VersionSeq(2)));
+    assert_eq!(found, [(Some(pages[1].id), &[b"a".to_vec(), b"b".to_vec()][..], versions, true)], "{:?}", told.findings);
 }
