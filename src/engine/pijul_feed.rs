@@ -50,7 +50,7 @@ impl ContentSource for StateFile {
     }
 
     fn pieces(&self) -> Result<Vec<Piece>> {
-        Ok(crate::tree::file_pieces(&*self.blobs, &self.content)?)
+        Ok(crate::versions::piece_tree::all(&*self.blobs, &self.content)?)
     }
 }
 

@@ -443,7 +443,7 @@ fn versions_that_were_made_on_a_full_disk_are_what_the_log_gives() {
         tree.inode(file).unwrap();
         tree.peek(file).map(|inode| tree.node(inode)).unwrap()
     };
-    let pieces = crate::tree::file_pieces(&**store.blobs(), &node.content).unwrap();
+    let pieces = crate::versions::piece_tree::all(&**store.blobs(), &node.content).unwrap();
     assert!(pieces.iter().any(|piece| piece.len() == 100_000), "{pieces:?}");
 }
 

@@ -9,8 +9,7 @@ use super::{BlobRead, Body, DirBody, FileBody, Inode, Name, Tree, TreeError};
 use crate::ids::{BlobId, Ino, InoMap, Lsn};
 use crate::versions::dir_pages::Page;
 use crate::versions::inode_table;
-use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Node, Piece, State, Xattrs};
-use crate::versions::piece_tree;
+use crate::versions::node::{Attributes, Content, DirNode, Entry, FileKind, InodeEntry, Node, State, Xattrs};
 
 /// Decodes a blob of the format; trailing bytes are an error.
 pub(crate) fn decode<T: DeserializeOwned>(blobs: &dyn BlobRead, id: &BlobId, what: &'static str) -> Result<T, TreeError> {
@@ -35,11 +34,6 @@ pub(crate) fn state(blobs: &dyn BlobRead, root: &BlobId) -> Result<State, TreeEr
         return Err(TreeError::Malformed { what: "state", id: *root, why: "its version is 0".to_owned() });
     }
     Ok(state)
-}
-
-/// The pieces of a regular file's content.
-pub(crate) fn pieces(blobs: &dyn BlobRead, content: &Content) -> Result<Vec<Piece>, TreeError> {
-    piece_tree::all(blobs, content)
 }
 
 /// The entries of a directory node.

@@ -28,7 +28,6 @@ use std::sync::Arc;
 pub use apply::ApplyError;
 pub use dir::{Child, DirBody};
 pub use extents::{FileBody, ReadPlan, Source};
-pub(crate) use load::pieces as file_pieces;
 pub(crate) use load::{decode as decode_blob, entries as dir_entries, state as load_state};
 pub(crate) use piece_map::Above;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{BlobRead, TreeError};
 use crate::ids::BlobId;
 use crate::versions::node::{Content, PageRef, Piece};
-use crate::versions::piece_tree::{Part, read};
+use crate::versions::piece_tree::{Part, all, read};
 
 /// Pages and lists of pages that are kept, about 14 KB each: with more all are let go. Those of 16 GiB.
 const KEPT: usize = 1024;
@@ -80,7 +80,7 @@ impl PieceMap {
         let Content::PieceTree { root, height } = base else {
             let row = match &self.whole {
                 Some(row) => row,
-                None => self.whole.insert(Arc::new(Row::new(&super::load::pieces(blobs, base)?, Piece::len))),
+                None => self.whole.insert(Arc::new(Row::new(&all(blobs, base)?, Piece::len))),
             };
             return Ok((at < row.end).then(|| (0, Arc::clone(row))));
         };

@@ -177,7 +177,7 @@ fn a_large_file_is_cut_at_the_same_places_whatever_led_to_it() {
     };
     let content = |tree: &mut Tree| {
         let super::Body::File(file) = &tree.inode(Ino(2)).unwrap().body else { panic!() };
-        super::file_pieces(&*blobs, file.base_content()).unwrap()
+        crate::versions::piece_tree::all(&*blobs, file.base_content()).unwrap()
     };
     let mut once = new();
     apply(&mut once, Lsn(2), &write(0, bytes.len(), bytes.len()).into(), Some(&bytes));
