@@ -262,7 +262,8 @@ impl Repository {
         drop(std::mem::replace(&mut self.pristine, nothing));
         let path = self.opened.close();
         let grown = pristine::grow(&path, size)?;
-        (self.pristine, self.opened) = pristine::open(&path, size)?;
+        // As large as it is now: opening with a larger size would make it larger.
+        (self.pristine, self.opened) = pristine::open(&path, 0)?;
         Ok(grown)
     }
 
