@@ -42,6 +42,7 @@ type Victim = (Vec<u8>, Vec<u8>);
 struct Frame {
     path: Vec<u8>,
     id: BlobId,
+    place: Token,
     token: Token,
     dirs: std::vec::IntoIter<(Vec<u8>, BlobId)>,
     clean: bool,
@@ -86,7 +87,12 @@ impl Filter {
         let mut stack: Vec<Frame> = Vec::new();
         let mut next = Some((Vec::new(), top));
         loop {
-            if let Some((path, id)) = next.take() {
+            let unknown = next.take().filter(|(path, id)| {
+                let place = place(stack.last(), path);
+                !self.clean.contains(&(*id, place, least))
+            });
+            if let Some((path, id)) = unknown {
+                let place = place(stack.last(), &path);
                 let parts = self.parts(&**blobs, &id)?;
                 let speaking = parts.iter().flat_map(|part| match part {
                     Part::Entries(entries, _) => entries.as_slice(),
@@ -100,47 +106,45 @@ impl Filter {
                     stack.iter_mut().for_each(|frame| frame.clean = false);
                 } else {
                     let token = self.classes.token(&mut seen, &path)?;
-                    if !self.clean.contains(&(id, token, least)) {
-                        let mut frame = Frame { path, id, token, dirs: Vec::new().into_iter(), clean: true };
-                        let mut dirs = Vec::new();
-                        for part in parts {
-                            let (entries, page) = match part {
-                                Part::Entries(entries, page) => (entries, page.filter(|page| self.files.contains(page))),
-                                Part::Files(page) if self.clean.contains(&(page, token, least)) => continue,
-                                Part::Files(page) => (decode_blob(&**blobs, &page, "directory page")?, Some(page)),
-                            };
-                            let before = victims.len();
-                            for entry in entries {
-                                let at = join(&frame.path, &entry.name);
-                                if entry.kind == FileKind::Directory {
-                                    // An empty one is judged by its name alone.
-                                    if let Some(Content::Directory(id)) = entry.node.as_ref().map(|n| n.content.clone()) {
-                                        dirs.push((at, id));
-                                        continue;
-                                    }
-                                }
-                                if self.classes.of(&mut seen, &at, entry.kind == FileKind::Directory)? < least {
-                                    victims.push((frame.path.clone(), entry.name));
-                                    frame.clean = false;
+                    let mut frame = Frame { path, id, place, token, dirs: Vec::new().into_iter(), clean: true };
+                    let mut dirs = Vec::new();
+                    for part in parts {
+                        let (entries, page) = match part {
+                            Part::Entries(entries, page) => (entries, page.filter(|page| self.files.contains(page))),
+                            Part::Files(page) if self.clean.contains(&(page, token, least)) => continue,
+                            Part::Files(page) => (decode_blob(&**blobs, &page, "directory page")?, Some(page)),
+                        };
+                        let before = victims.len();
+                        for entry in entries {
+                            let at = join(&frame.path, &entry.name);
+                            if entry.kind == FileKind::Directory {
+                                // An empty one is judged by its name alone.
+                                if let Some(Content::Directory(id)) = entry.node.as_ref().map(|n| n.content.clone()) {
+                                    dirs.push((at, id));
+                                    continue;
                                 }
                             }
-                            if let Some(page) = page.filter(|_| victims.len() == before) {
-                                self.remember((page, token, least));
+                            if self.classes.of(&mut seen, &at, entry.kind == FileKind::Directory)? < least {
+                                victims.push((frame.path.clone(), entry.name));
+                                frame.clean = false;
                             }
                         }
-                        if !frame.clean {
-                            stack.iter_mut().for_each(|above| above.clean = false);
+                        if let Some(page) = page.filter(|_| victims.len() == before) {
+                            self.remember((page, token, least));
                         }
-                        frame.dirs = dirs.into_iter();
-                        stack.push(frame);
                     }
+                    if !frame.clean {
+                        stack.iter_mut().for_each(|above| above.clean = false);
+                    }
+                    frame.dirs = dirs.into_iter();
+                    stack.push(frame);
                 }
             }
             let Some(frame) = stack.last_mut() else { return Ok(victims) };
             next = frame.dirs.next();
             if next.is_none() {
                 if frame.clean {
-                    self.remember((frame.id, frame.token, least));
+                    self.remember((frame.id, frame.place, least));
                 }
                 stack.pop();
             }
@@ -176,6 +180,15 @@ impl Filter {
         }
         Ok(parts)
     }
+}
+
+/// Names a directory's path and the rules that hold in the one above: with what it holds, that decides what goes, so that it need not be read.
+fn place(above: Option<&Frame>, path: &[u8]) -> Token {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&above.map_or([0; 16], |frame| frame.token)).update(path);
+    let mut out = [0; 16];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    out
 }
 
 #[cfg(test)]
