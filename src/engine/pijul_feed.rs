@@ -142,7 +142,7 @@ impl Feed {
             let refused = entry.refusal.as_ref().map(words);
             entry.coverage.map(|covered| Line { seq: covered.seq, hash: entry.hash, refused })
         };
-        if known <= changes {
+        if known <= changes && self.known.is_none() {
             // Usually it lacks what was recorded last before a crash.
             let mut rest = self.repository.log_from(known.saturating_sub(1))?.into_iter().filter_map(line).peekable();
             let agrees = match (lines.last(), rest.peek()) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use libpijul::changestore::ChangeStore;
 use libpijul::pristine::sanakirja::{MutTxn0, Pristine};
 use libpijul::small_string::SmallString;
-use libpijul::{ArcTxn, Base32, ChannelRef, GraphTxnT, Hash, MutTxnT, TxnT, TxnTExt};
+use libpijul::{ArcTxn, Base32, ChannelRef, GraphTxnT, Hash, Merkle, MutTxnT, TxnT, TxnTExt};
 
 use crate::error::{Class, Error, IoContext, Result};
 use crate::ids::{Lsn, StoreId, VersionSeq};
@@ -57,6 +57,8 @@ pub struct Recorded {
     /// The version whose state the repository holds: that of the head, or an earlier one where the head was left out; 0 is none. The next
     /// version is to be made against it.
     pub holds: VersionSeq,
+    /// Names the whole log: it is another when a change was taken out of its middle.
+    pub state: String,
 }
 
 /// What became of a version.
@@ -127,6 +129,7 @@ struct Head {
     hash: Hash,
     coverage: Option<Coverage>,
     holds: VersionSeq,
+    state: Option<Merkle>,
 }
 
 /// How a version is recorded.
@@ -324,8 +327,9 @@ impl Repository {
             let channel = txn.load_channel(channel_name()?).map_err(refused("cannot read the channel"))?;
             let Some(channel) = channel else { return Ok(None) };
             let Some(head) = self.head_in(&txn, &channel)? else { return Ok(None) };
+            let state = head.state.map_or_else(String::new, |state| state.to_base32());
             let Coverage { seq, last: last_lsn, .. } = head.coverage.ok_or_else(|| foreign(&head.hash))?;
-            Ok(Some(Recorded { seq, last_lsn, hash: head.hash.to_base32(), changes: head.place + 1, holds: head.holds }))
+            Ok(Some(Recorded { seq, last_lsn, hash: head.hash.to_base32(), changes: head.place + 1, holds: head.holds, state }))
         })
     }
 
@@ -336,13 +340,13 @@ impl Repository {
         let channel = channel.read();
         let mut log = txn.reverse_log(&*channel, None).map_err(refused("cannot read the log"))?;
         let Some(entry) = log.next() else { return Ok(None) };
-        let (place, (hash, _)) = entry.map_err(refused("cannot read the log"))?;
+        let (place, (hash, state)) = entry.map_err(refused("cannot read the log"))?;
         let hash: Hash = hash.into();
         let header = self.header(&hash)?;
         let description = header.description.as_deref();
         let coverage = self.coverage(description);
         let holds = description.and_then(Refusal::parse).and_then(|r| r.holds).or(coverage.map(|c| c.seq)).unwrap_or_default();
-        Ok(Some(Head { place, hash, coverage, holds }))
+        Ok(Some(Head { place, hash, coverage, holds, state: Some(state.into()) }))
     }
 
     fn header(&self, hash: &Hash) -> Result<libpijul::change::ChangeHeader> {
@@ -448,7 +452,7 @@ impl Repository {
                 step("recorded");
                 let coverage = Coverage { seq: version.seq, first: version.first, last: version.last, store: self.store };
                 let holds = if matches!(outcome, Outcome::LeftOut(..)) { holds } else { version.seq };
-                head = Some(Head { place: head.map_or(0, |h| h.place + 1), hash, coverage: Some(coverage), holds });
+                head = Some(Head { place: head.map_or(0, |h| h.place + 1), hash, coverage: Some(coverage), holds, state: None });
                 outcomes.push(outcome);
             }
             // A commit panics while anything still refers to the transaction.
