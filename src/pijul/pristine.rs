@@ -167,7 +167,7 @@ impl Opened {
         loop {
             let Some(held) = self.held()? else { return Ok(()) };
             if begun.elapsed() >= patience {
-                let who = lock_holder(&held).map_or_else(|| "somebody".to_owned(), |pid| process(pid));
+                let who = lock_holder(&held).map_or_else(|| "somebody".to_owned(), process);
                 return Err(Error::new(Class::Busy, format!("the Pijul repository's lock is held by {who}"))
                     .hint("end that process; nothing is lost meanwhile, versions wait until it lets go"));
             }
