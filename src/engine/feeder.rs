@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Fed};
+use super::core::Core;
+#[cfg(feature = "pijul")]
+use super::core::Fed;
 use crate::control::message::{PijulReport, RebuildReport, RebuildRequest};
 use crate::error::{Class, Error, Result};
 use crate::ids::VersionSeq;
@@ -37,7 +39,6 @@ const BATCH_TIME: Duration = Duration::from_millis(400);
 
 /// Feeds Pijul.
 pub(super) struct Feeder {
-    #[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to feed"))]
     pub(super) core: Arc<Core>,
     #[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to feed"))]
     pub(super) owner: (u32, u32),
@@ -66,6 +67,7 @@ pub(super) struct State {
 }
 
 /// An order to make the repository anew.
+#[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to make anew"))]
 pub(super) struct Order {
     pub(super) request: RebuildRequest,
     pub(super) answer: mpsc::Sender<Result<RebuildReport>>,

@@ -127,7 +127,7 @@ fn a_pristine_that_fills_up_grows_while_nobody_else_has_it_open() {
         repository.record(&next).unwrap();
         tree_now = new;
     }
-    assert!(grown >= 2 && refused >= 1, "{grown} {refused}, {} bytes", length());
+    assert!(grown >= 1 && refused >= 1, "{grown} {refused}, {} bytes", length());
     check_clone(b.home.path(), &project, &tree_now);
 }
 
