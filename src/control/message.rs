@@ -8,6 +8,7 @@ use crate::error::{Class, Error};
 use crate::ids::{Lsn, SegmentId, Time, VersionSeq};
 use crate::project::base64;
 
+pub use super::pijul::{PijulRebuild, PijulReport, RebuildReport, RebuildRequest};
 pub use super::status::{
     Cache, Health, Horizon, LastPrune, LastThinning, Load, Queue, RequestLatency, StatusReport, StoredReport, UNCOMMITTED_MAX, Uncommitted,
 };
@@ -51,6 +52,10 @@ pub enum Request {
     Prune(PruneRequest),
     /// Drop versions: answers a [`ThinReport`].
     Thin(ThinRequest),
+    /// How the Pijul repository stands: answers a [`PijulReport`].
+    Pijul,
+    /// Make the Pijul repository anew: answers a [`RebuildReport`] when it is.
+    PijulRebuild(RebuildRequest),
 }
 
 /// Payload of [`Request::Commit`].

@@ -7,6 +7,7 @@
 mod address;
 pub mod client;
 pub mod message;
+mod pijul;
 pub mod server;
 mod status;
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::message::PathBytes;
+use super::pijul::PijulReport;
 use crate::engine::core::Recovery;
 use crate::engine::store_size::StoreSize;
 use crate::ids::{Lsn, Time, VersionSeq};
@@ -60,6 +61,9 @@ pub struct StatusReport {
     pub versions: VersionSeq,
     /// Versions that Pijul has; `None` without Pijul.
     pub pijul: Option<VersionSeq>,
+    /// More about Pijul; `None` without it, or when nobody has the project open.
+    #[serde(default)]
+    pub pijul_state: Option<PijulReport>,
     /// What went wrong last in the background (replay, Pijul), if it still does.
     #[serde(default)]
     pub last_error: Option<String>,

@@ -120,14 +120,14 @@ pub struct History {
     pub fed: Fed,
 }
 
-/// How far Pijul is: what it has last, and what it is perhaps given right now, must stay in the version log, for the next change is made
+/// How far Pijul is: the version whose state it holds, and those that it is perhaps given right now, must stay in the version log, for the next change is made
 /// from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fed {
     /// There is no Pijul.
     #[default]
     Nothing,
-    /// It has versions up to this one; the other is the next that it is given.
+    /// It holds the state of this version; it is perhaps given those behind it up to the other right now.
     UpTo(VersionSeq, VersionSeq),
     /// Nobody knows.
     Unknown,
@@ -139,7 +139,7 @@ impl Fed {
     pub fn is_from(self, seq: VersionSeq) -> bool {
         match self {
             Self::Nothing => false,
-            Self::UpTo(head, next) => seq == head || seq == next,
+            Self::UpTo(head, last) => seq >= head && seq <= last,
             Self::Unknown => true,
         }
     }

@@ -1,47 +1,125 @@
 //! The thread that feeds Pijul. It may lag, fail and be tried again; it never holds anybody up who writes.
+//!
+//! Versions that are there already are recorded many in a transaction, bounded by their number, their paths, their bytes and the time that
+//! it takes to look at them. What the thread does, and since when, stands where `status` reads it, so that a lock that somebody else holds,
+//! and a library that hangs, have a name; whoever waits for Pijul waits for a bounded time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
-use super::core::{Core, Fed};
+use super::core::Core;
+#[cfg(feature = "pijul")]
+use super::core::Fed;
+use crate::control::message::{PijulReport, RebuildReport, RebuildRequest};
 use crate::error::{Class, Error, Result};
 use crate::ids::VersionSeq;
 
-/// Wait after a failure before the next try.
+/// Wait after a failure before the next try; twice as long after each more, up to the other.
 #[cfg(feature = "pijul")]
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(2);
+#[cfg(feature = "pijul")]
+const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Look for new versions at least this often.
 const TICK: Duration = Duration::from_secs(1);
+/// A step of Pijul's that takes longer is told of.
+const SLOW: Duration = Duration::from_secs(10);
+/// Most versions in a transaction.
+#[cfg(feature = "pijul")]
+pub(super) const BATCH_VERSIONS: usize = 128;
+/// Most paths, unless one version has more.
+#[cfg(feature = "pijul")]
+const BATCH_PATHS: usize = 4000;
+/// Most bytes of text, unless one version has more.
+#[cfg(feature = "pijul")]
+const BATCH_BYTES: u64 = 16 << 20;
+/// Longest time in which they are looked at.
+#[cfg(feature = "pijul")]
+const BATCH_TIME: Duration = Duration::from_millis(400);
 
 /// Feeds Pijul.
 pub(super) struct Feeder {
+    pub(super) core: Arc<Core>,
     #[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to feed"))]
-    core: Arc<Core>,
-    #[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to feed"))]
-    owner: (u32, u32),
+    pub(super) owner: (u32, u32),
     /// Last version in Pijul.
-    head: AtomicU64,
-    error: Mutex<Option<String>>,
+    pub(super) head: AtomicU64,
+    /// Versions in a repository that is being made; goes up while that gets on.
+    pub(super) remade: AtomicU64,
+    pub(super) state: Mutex<State>,
+    /// Who waits for Pijul.
+    awaited: AtomicUsize,
+    /// The thread has ended.
+    ended: AtomicBool,
     called: Mutex<bool>,
     bell: Condvar,
 }
 
+/// What there is to tell.
+#[derive(Default)]
+pub(super) struct State {
+    error: Option<Error>,
+    /// Since when somebody else's lock is waited for.
+    waits: Option<Instant>,
+    doing: Option<(String, Instant)>,
+    pub(super) report: PijulReport,
+    pub(super) order: Option<Order>,
+}
+
+/// An order to make the repository anew.
+#[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to make anew"))]
+pub(super) struct Order {
+    pub(super) request: RebuildRequest,
+    pub(super) answer: mpsc::Sender<Result<RebuildReport>>,
+}
+
+/// Somebody who waits for Pijul: it does not give way to others meanwhile.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Feeder {
     pub(super) fn new(core: Arc<Core>, owner: (u32, u32)) -> Self {
-        if cfg!(feature = "pijul") {
-            // The index may lack the change that was made last: the version after what it names is as good as fed. Where it is not there
-            // although there is a repository, nobody knows before that was looked at.
+        #[cfg(feature = "pijul")]
+        {
+            // Where the index is not there although there is a repository, nobody knows before that was looked at.
             let index = super::pijul_index::read(&core.layout).ok().filter(|index| !index.is_empty() || !core.layout.pijul().exists());
             let head = index.map(|index| index.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq));
             let mut history = core.history();
             let next = head.and_then(|head| history.versions.after(head).ok());
+            // The index may lack what a crash came after: the versions of a transaction, or the only one that it had.
+            let interrupted = crate::pijul::Repository::interrupted(core.layout.dir()).unwrap_or_default();
             history.fed = match (head, next) {
-                (Some(head), Some(next)) => Fed::UpTo(head, next.map_or(head, |version| version.seq)),
+                (Some(head), Some(next)) => Fed::UpTo(head, next.map_or(head, |version| version.seq).max(interrupted)),
                 _ => Fed::Unknown,
             };
         }
-        Self { core, owner, head: AtomicU64::new(0), error: Mutex::new(None), called: Mutex::new(false), bell: Condvar::new() }
+        Self {
+            core,
+            owner,
+            head: AtomicU64::new(0),
+            remade: AtomicU64::new(0),
+            state: Mutex::default(),
+            awaited: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            called: Mutex::new(false),
+            bell: Condvar::new(),
+        }
+    }
+
+    pub(super) fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// There may be something to do.
@@ -57,7 +135,41 @@ impl Feeder {
 
     /// Why it does not get on, if it does not.
     pub(super) fn error(&self) -> Option<String> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let state = self.locked();
+        if let Some(error) = &state.error {
+            let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
+            return Some(match state.waits {
+                Some(since) => format!("waits since {} s: {error}{hint}", since.elapsed().as_secs()),
+                None => format!("{error}{hint}"),
+            });
+        }
+        let (doing, since) = state.doing.as_ref().filter(|(_, since)| since.elapsed() > SLOW)?;
+        Some(format!("{doing} takes {} s by now: libpijul is slow, or hangs", since.elapsed().as_secs()))
+    }
+
+    /// How it stands.
+    pub(super) fn report(&self) -> Option<PijulReport> {
+        cfg!(feature = "pijul").then(|| {
+            let trouble = self.error();
+            let head = VersionSeq(self.head.load(Ordering::Acquire));
+            let newest = self.core_newest();
+            let (versions, lag) = {
+                let history = self.core.history();
+                let lag = history.versions.numbers().rev().take_while(|seq| *seq > head).filter(|seq| *seq <= newest).count();
+                (history.versions.len(), lag as u64)
+            };
+            let report = self.locked().report.clone();
+            PijulReport { head, versions, lag, trouble, ..report }
+        })
+    }
+
+    fn core_newest(&self) -> VersionSeq {
+        self.core.history().checkpoint.version
+    }
+
+    /// Is the repository being made anew?
+    pub(super) fn is_rebuilding(&self) -> bool {
+        self.locked().report.rebuild.is_some()
     }
 
     /// Waits until Pijul has the version.
@@ -68,11 +180,14 @@ impl Feeder {
         if !cfg!(feature = "pijul") {
             return Ok(());
         }
+        let _waiting = Waiting::new(&self.awaited);
         // What went wrong before is tried again now.
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.locked().error = None;
         self.wake();
         let head = || self.head.load(Ordering::Acquire);
-        let arrived = super::wait_while_it_moves(&head, &|| head() >= seq.0 || self.error().is_some(), patience);
+        let progress = || head() + self.remade.load(Ordering::Acquire);
+        let failed = || self.locked().error.is_some();
+        let arrived = super::wait_while_it_moves(&progress, &|| head() >= seq.0 || failed(), patience);
         match self.error() {
             _ if head() >= seq.0 => Ok(()),
             Some(e) => Err(Error::new(Class::Failed, format!("version {seq} is safe, but Pijul does not take it: {e}"))),
@@ -84,25 +199,45 @@ impl Feeder {
         }
     }
 
+    /// Makes the repository anew, or goes on with that.
+    ///
+    /// # Errors
+    /// `Refused` when changes would go that ize did not write, and that was not asked for; what making it says.
+    pub(super) fn rebuild(&self, request: &RebuildRequest) -> Result<RebuildReport> {
+        if !cfg!(feature = "pijul") {
+            return Err(Error::new(Class::Refused, "this ize was built without Pijul"));
+        }
+        let (answer, answered) = mpsc::channel();
+        {
+            let mut state = self.locked();
+            if state.order.is_some() || self.ended.load(Ordering::Acquire) {
+                return Err(Error::new(Class::Busy, "the Pijul repository is being made anew already").hint("`ize status` says how far"));
+            }
+            state.order = Some(Order { request: *request, answer });
+        }
+        self.wake();
+        answered.recv().unwrap_or_else(|_| {
+            Err(Error::new(Class::Failed, "the project was closed before the Pijul repository was made anew")
+                .hint("it goes on when the project is open again"))
+        })
+    }
+
+    /// Waits, for a bounded time, until the thread has ended; false when it has not.
+    pub(super) fn has_ended_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        while !self.ended.load(Ordering::Acquire) {
+            if begun.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
     fn pause(&self, length: Duration) {
         let called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut called, _) = self.bell.wait_timeout_while(called, length, |c| !*c).unwrap_or_else(PoisonError::into_inner);
         *called = false;
-    }
-
-    #[cfg(feature = "pijul")]
-    pub(super) fn run(&self, stop: &dyn Fn() -> bool) {
-        let mut feed = None;
-        while !stop() {
-            let result = self.feed_all(&mut feed, stop);
-            let failed = result.is_err();
-            if let Err(e) = &result {
-                tracing::error!("pijul: {e}");
-                feed = None;
-            }
-            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = result.err().map(|e| e.to_string());
-            self.pause(if failed { RETRY } else { TICK });
-        }
     }
 
     #[cfg(not(feature = "pijul"))]
@@ -110,37 +245,249 @@ impl Feeder {
         while !stop() {
             self.pause(TICK);
         }
+        self.ended.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(feature = "pijul")]
+mod feeding {
+    use super::*;
+    use crate::engine::adapters::BlankedStore;
+    use crate::engine::pace::Pace;
+    use crate::engine::pijul_feed::Feed;
+    use crate::ids::BlobId;
+    use crate::pijul::VersionInput;
+    use crate::tree::BlobRead;
+    use crate::versions::version_log::Version;
+
+    /// What was looked at for one transaction.
+    struct Batch {
+        inputs: Vec<VersionInput>,
+        /// The version behind them, which cannot be read, and why.
+        unreadable: Option<(Version, Error)>,
     }
 
-    #[cfg(feature = "pijul")]
-    fn feed_all(&self, slot: &mut Option<super::pijul_feed::Feed>, stop: &dyn Fn() -> bool) -> Result<()> {
-        let feed = match slot {
-            Some(feed) => feed,
-            None => {
-                let blobs: Arc<dyn crate::tree::BlobRead> = Arc::new(super::adapters::BlankedStore(Arc::clone(&self.core.blobs)));
-                let classes = self.core.class_settings();
-                slot.insert(super::pijul_feed::Feed::open(&self.core.layout, self.core.store, self.owner, blobs, &classes)?)
+    impl Feeder {
+        pub(in crate::engine) fn run(&self, stop: &dyn Fn() -> bool) {
+            let mut feed = None;
+            let mut retry = RETRY;
+            while !stop() {
+                let work = || {
+                    self.rebuild_if_ordered(&mut feed, stop)?;
+                    self.feed_all(&mut feed, stop)
+                };
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+                    .unwrap_or_else(|_| Err(Error::new(Class::Failed, "feeding Pijul panicked; the daemon's log says where")));
+                let pause = match &result {
+                    Ok(()) => {
+                        retry = RETRY;
+                        TICK
+                    }
+                    // Looking whether a lock is free costs little.
+                    Err(e) if e.class == Class::Busy => TICK,
+                    Err(_) => {
+                        feed = None;
+                        let pause = retry;
+                        retry = (retry * 2).min(RETRY_MAX);
+                        pause
+                    }
+                };
+                self.tell(result.err());
+                self.pause(pause);
             }
-        };
-        let mut head = feed.head()?;
-        self.head.store(head.0, Ordering::Release);
-        while !stop() {
-            // The lock is held for the look-up only: what is looked up stays until the next look-up.
-            let version = {
-                let mut history = self.core.history();
-                let version = if head >= history.checkpoint.version { None } else { history.versions.after(head)? };
-                history.fed = Fed::UpTo(head, version.as_ref().map_or(head, |version| version.seq));
-                version
-            };
-            let Some(version) = version else { return Ok(()) };
-            if !self.core.log.has_room() {
-                // What is left is for replay and prune; Pijul may lag.
-                return Err(Error::new(Class::Full, "the disk is full; it goes on when there is room"));
-            }
-            feed.record(&version)?;
-            head = version.seq;
-            self.head.store(head.0, Ordering::Release);
+            drop(feed);
+            self.locked().order = None;
+            self.ended.store(true, Ordering::Release);
         }
-        Ok(())
+
+        fn tell(&self, error: Option<Error>) {
+            let mut state = self.locked();
+            state.doing = None;
+            let busy = error.as_ref().is_some_and(|e| e.class == Class::Busy);
+            state.waits = if busy { state.waits.or_else(|| Some(Instant::now())) } else { None };
+            state.report.foreign = error.as_ref().filter(|e| e.class == Class::Refused).map(|e| e.message.clone());
+            if let Some(e) = &error
+                && state.error.as_ref().is_none_or(|old| old.message != e.message)
+            {
+                tracing::error!("pijul: {e}");
+            }
+            state.error = error;
+        }
+
+        /// Something that may take long begins.
+        pub(in crate::engine) fn begins(&self, doing: impl FnOnce() -> String) {
+            self.locked().doing = Some((doing(), Instant::now()));
+        }
+
+        pub(in crate::engine) fn opened(&self, dir: &std::path::Path, live: bool) -> Result<Feed> {
+            let blobs: Arc<dyn BlobRead> = Arc::new(BlankedStore(Arc::clone(&self.core.blobs)));
+            let classes = self.core.class_settings();
+            Feed::open(dir, live.then_some(&self.core.layout), self.core.store, self.owner, blobs, &classes)
+        }
+
+        fn feed_all(&self, slot: &mut Option<Feed>, stop: &dyn Fn() -> bool) -> Result<()> {
+            self.begins(|| "opening the Pijul repository".to_owned());
+            let dir = self.core.layout.dir();
+            let feed = match slot {
+                Some(feed) => feed,
+                None => slot.insert(self.opened(dir, true)?),
+            };
+            let (standing, changed) = match feed.standing() {
+                // Somebody took it away: what was open is nothing any more. It is made anew from the first version that is kept.
+                Err(e) if e.class == Class::NotFound => {
+                    tracing::warn!("pijul: {e}; it is made again");
+                    *slot = None;
+                    return self.feed_all(slot, stop);
+                }
+                standing => standing?,
+            };
+            let head = standing.as_ref().map_or(VersionSeq(0), |s| s.seq);
+            self.head.store(head.0, Ordering::Release);
+            if changed {
+                self.find_what_is_missing(head)?;
+            }
+            let fed = |_: VersionSeq, _: u64| {};
+            self.feed(feed, stop, &fed, true)
+        }
+
+        /// Records every version that is kept above the head; `at` is told how far it is. `live`: this is the repository of the project.
+        pub(in crate::engine) fn feed(
+            &self,
+            feed: &mut Feed,
+            stop: &dyn Fn() -> bool,
+            at: &dyn Fn(VersionSeq, u64),
+            live: bool,
+        ) -> Result<()> {
+            while !stop() {
+                let (standing, changed) = feed.standing()?;
+                if live && changed {
+                    self.find_what_is_missing(standing.as_ref().map_or(VersionSeq(0), |s| s.seq))?;
+                }
+                let (head, holds) = standing.as_ref().map_or((VersionSeq(0), VersionSeq(0)), |s| (s.seq, s.holds));
+                let changes = standing.map_or(0, |s| s.changes);
+                if live {
+                    self.head.store(head.0, Ordering::Release);
+                }
+                self.note(feed, changes, live);
+                at(head, changes);
+                let held = self.held(holds)?;
+                if self.next(holds, head)?.is_none() {
+                    return Ok(());
+                }
+                self.begins(|| "waiting for the Pijul repository's lock".to_owned());
+                feed.wait_for_lock()?;
+                self.begins(|| format!("looking at the versions behind {head}"));
+                let Batch { inputs, unreadable } = self.gather(feed, holds, head, held, stop)?;
+                if let (Some(first), Some(last)) = (inputs.first(), inputs.last()) {
+                    self.begins(|| format!("recording versions {} to {}", first.seq, last.seq));
+                    feed.record(&inputs)?;
+                } else if let Some((version, why)) = unreadable {
+                    self.begins(|| format!("recording version {}", version.seq));
+                    feed.leave_out(&version, &why.message)?;
+                }
+                if live && self.locked().order.is_some() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        }
+
+        fn note(&self, feed: &Feed, changes: u64, live: bool) {
+            if !live {
+                return;
+            }
+            let mut state = self.locked();
+            state.error = None;
+            state.waits = None;
+            let report = &mut state.report;
+            (report.changes, report.refused) = (changes, feed.refused.count);
+            report.last_refused = (feed.refused.count > 0).then(|| (feed.refused.last, feed.refused.why.clone()));
+        }
+
+        /// The root of the version whose state the repository holds.
+        fn held(&self, holds: VersionSeq) -> Result<Option<BlobId>> {
+            if holds.0 == 0 {
+                return Ok(None);
+            }
+            match self.core.history().versions.get(holds)? {
+                Some(version) => Ok(Some(version.root)),
+                None => Err(Error::new(Class::NotFound, format!("the Pijul repository goes on from version {holds}, which is gone"))
+                    .hint("`ize pijul rebuild` makes it again from the versions that are kept")),
+            }
+        }
+
+        /// The next version to be recorded. It, and what the repository holds, stay from now on.
+        fn next(&self, holds: VersionSeq, after: VersionSeq) -> Result<Option<Version>> {
+            // The lock is held for the look-up only: what is looked up stays until it is recorded.
+            let mut history = self.core.history();
+            let version = if after >= history.checkpoint.version { None } else { history.versions.after(after)? };
+            history.fed = Fed::UpTo(holds, version.as_ref().map_or(after, |version| version.seq));
+            Ok(version)
+        }
+
+        /// What the next versions changed, as many as go into one transaction.
+        fn gather(
+            &self,
+            feed: &mut Feed,
+            holds: VersionSeq,
+            mut head: VersionSeq,
+            mut held: Option<BlobId>,
+            stop: &dyn Fn() -> bool,
+        ) -> Result<Batch> {
+            let begun = Instant::now();
+            let mut batch = Batch { inputs: Vec::new(), unreadable: None };
+            let (mut paths, mut bytes) = (0, 0_u64);
+            let pace = Pace::new(&self.core, false);
+            while batch.inputs.len() < BATCH_VERSIONS
+                && paths < BATCH_PATHS
+                && bytes < BATCH_BYTES
+                && begun.elapsed() < BATCH_TIME
+                && !stop()
+            {
+                let Some(version) = self.next(holds, head)? else { break };
+                if !self.core.log.has_room() {
+                    // What is left is for replay and prune; Pijul may lag.
+                    return Err(Error::new(Class::Full, "the disk is full; it goes on when there is room"));
+                }
+                let input = match feed.input(held.as_ref(), &version) {
+                    Err(why) if why.class == Class::Damage => {
+                        batch.unreadable = Some((version, why));
+                        break;
+                    }
+                    input => input?,
+                };
+                (head, held) = (version.seq, Some(version.root));
+                paths += input.changes.len();
+                bytes += input.changes.iter().map(text).sum::<u64>();
+                batch.inputs.push(input);
+                if self.awaited.load(Ordering::Acquire) == 0 {
+                    pace.rest(version.last);
+                }
+            }
+            Ok(batch)
+        }
+
+        /// Versions at or below the head that are kept and not in the repository: somebody took them out of its middle.
+        fn find_what_is_missing(&self, head: VersionSeq) -> Result<()> {
+            let there = crate::engine::pijul_index::read(&self.core.layout)?;
+            let missing: Vec<VersionSeq> = {
+                let history = self.core.history();
+                history.versions.numbers().take_while(|seq| *seq <= head).filter(|seq| !there.contains_key(seq)).collect()
+            };
+            let what = missing.first().map(|first| {
+                let more = if missing.len() > 1 { format!(" and {} more", missing.len() - 1) } else { String::new() };
+                format!("somebody took the change of version {first}{more} out of the Pijul repository; `ize pijul rebuild` brings it back")
+            });
+            if let Some(what) = &what {
+                tracing::warn!("{what}");
+            }
+            self.locked().report.missing = what;
+            Ok(())
+        }
+    }
+
+    /// Bytes of text that recording it takes.
+    fn text(change: &crate::pijul::TreeChange) -> u64 {
+        change.new.as_ref().map_or(0, |item| item.node.size).min(crate::pijul::TEXT_MAX)
     }
 }

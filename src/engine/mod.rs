@@ -22,6 +22,8 @@ mod parts;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;
+#[cfg(feature = "pijul")]
+mod pijul_rebuild;
 pub mod prune;
 pub mod purge;
 pub mod read_only;
@@ -80,6 +82,10 @@ const RESERVE: u64 = 64 << 20;
 const SEGMENT_MIN: u64 = 1 << 20;
 /// How long an order to commit or unmount waits for Pijul while it makes no progress.
 const PIJUL_PATIENCE: Duration = Duration::from_secs(60);
+/// How long closing waits for the thread that feeds Pijul to end.
+const PIJUL_FAREWELL: Duration = Duration::from_secs(10);
+/// Its name.
+const PIJUL_THREAD: &str = "ize-pijul";
 
 /// A project held open for writing.
 pub struct Engine {
@@ -315,7 +321,7 @@ impl Engine {
             }
         })?);
         let (bell, feeder) = (Arc::clone(&self.bell), Arc::clone(&self.feeder));
-        threads.push(background("ize-pijul", move || feeder.run(&|| *bell.stop.lock().unwrap_or_else(PoisonError::into_inner)))?);
+        threads.push(background(PIJUL_THREAD, move || feeder.run(&|| *bell.stop.lock().unwrap_or_else(PoisonError::into_inner)))?);
         Ok(())
     }
 
@@ -407,7 +413,7 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
         let closed = self.core.close();
-        if closed.is_ok() {
+        if closed.is_ok() && !self.feeder.is_rebuilding() {
             let last = self.core.history().checkpoint.version;
             self.feeder.wake();
             if let Err(e) = self.feeder.wait_for(last, PIJUL_PATIENCE) {
@@ -416,7 +422,15 @@ impl Engine {
         }
         self.bell.ring();
         self.feeder.wake();
+        // What hangs in a library must not keep the mount up: the transaction that it has open is as good as never begun.
+        let fed = self.feeder.has_ended_within(PIJUL_FAREWELL);
+        if !fed {
+            tracing::error!("the thread that feeds Pijul does not end and is left behind: {}", self.feeder.error().unwrap_or_default());
+        }
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if !fed && thread.thread().name() == Some(PIJUL_THREAD) {
+                continue;
+            }
             if thread.join().is_err() {
                 tracing::error!("a thread had panicked");
             }

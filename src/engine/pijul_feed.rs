@@ -4,12 +4,14 @@
 //! the version or not: the states that it is shown are made in memory and compared with one another.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::pijul_index;
+use super::pijul_index::{self, Line};
 use crate::error::Result;
 use crate::ids::{BlobId, Ino, StoreId, VersionSeq};
-use crate::pijul::{ContentSource, Item, Outcome, Owner, Repository, TreeChange, VersionInput};
+use crate::pijul::refusal::Refusal;
+use crate::pijul::{ContentSource, Item, LogEntry, Outcome, Owner, Recorded, Repository, TreeChange, VersionInput, step};
 use crate::project::Layout;
 use crate::tree::{BlobRead, Tree};
 use crate::versions::class::{Class, ClassSettings};
@@ -20,12 +22,42 @@ use crate::versions::scratch::Scratch;
 use crate::versions::version_log::Version;
 use crate::versions::without::Filter;
 
-/// The Pijul repository of a project, and what feeds it.
+/// Bytes of states made in memory after which they are forgotten.
+const SCRATCH_MAX: u64 = 8 << 20;
+
+/// A Pijul repository, and what feeds it.
 pub struct Feed {
     repository: Repository,
-    layout: Layout,
+    /// Whose index of hashes it keeps; that of a repository that is being made has none.
+    index: Option<Layout>,
     blobs: Arc<dyn BlobRead>,
-    filter: Mutex<Filter>,
+    filter: Filter,
+    /// States made to be shown to Pijul, and the last one: its root, and that of what was shown of it.
+    scratch: Arc<Scratch>,
+    shown: Option<(BlobId, BlobId)>,
+    /// Where the repository stood when it was last looked at.
+    known: Option<Recorded>,
+    /// What of the log is not as the versions are.
+    pub refused: Refused,
+}
+
+/// Changes that are not what their versions should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// How many.
+    pub count: u64,
+    /// The last one.
+    pub last: VersionSeq,
+    /// Why: `safe WHY` or `left-out WHY`.
+    pub why: String,
+}
+
+impl Refused {
+    fn add(&mut self, line: &Line) {
+        if let Some(why) = &line.refused {
+            *self = Self { count: self.count + 1, last: line.seq, why: why.clone() };
+        }
+    }
 }
 
 /// The bytes of one file of one state.
@@ -55,52 +87,161 @@ impl ContentSource for StateFile {
 }
 
 impl Feed {
-    /// Opens or creates the repository and brings the index of hashes up to date.
+    /// Opens or creates the repository in `project_dir`. `index` is the project whose index of hashes it keeps up to date.
     ///
     /// # Errors
-    /// When the repository cannot be opened, or its head is not ize's.
-    pub fn open(layout: &Layout, store: StoreId, owner: (u32, u32), blobs: Arc<dyn BlobRead>, classes: &ClassSettings) -> Result<Self> {
-        let repository = Repository::open_or_create(layout.dir(), store, Owner { uid: owner.0, gid: owner.1 })?;
-        let feed = Self { repository, layout: layout.clone(), blobs, filter: Mutex::new(Filter::new(classes)) };
-        let head = feed.repository.head()?.map_or((VersionSeq(0), 0), |head| (head.seq, head.changes));
-        let indexed = pijul_index::read(layout)?;
-        if (indexed.last_key_value().map_or(VersionSeq(0), |(seq, _)| *seq), indexed.len() as u64) != head {
-            let log = feed.repository.log()?;
-            let entries: Vec<(VersionSeq, String)> = log.into_iter().filter_map(|e| Some((e.coverage?.seq, e.hash))).collect();
-            pijul_index::rewrite(layout, &entries)?;
-        }
-        Ok(feed)
+    /// When the repository cannot be opened.
+    pub fn open(
+        project_dir: &Path,
+        index: Option<&Layout>,
+        store: StoreId,
+        owner: (u32, u32),
+        blobs: Arc<dyn BlobRead>,
+        classes: &ClassSettings,
+    ) -> Result<Self> {
+        let repository = Repository::open_or_create(project_dir, store, Owner { uid: owner.0, gid: owner.1 })?;
+        let scratch = Arc::new(Scratch::over(Arc::clone(&blobs)));
+        Ok(Self {
+            repository,
+            index: index.cloned(),
+            blobs,
+            filter: Filter::new(classes),
+            scratch,
+            shown: None,
+            known: None,
+            refused: Refused::default(),
+        })
     }
 
-    /// The last version that is in the repository.
+    /// Where the repository stands; `None` when it is empty. Brings the index of hashes up to date when somebody else than this feed has
+    /// changed the repository, or a crash came between the two; says whether that was so.
     ///
     /// # Errors
     /// When the head is not ize's, or cannot be read.
-    pub fn head(&self) -> Result<VersionSeq> {
-        Ok(self.repository.head()?.map_or(VersionSeq(0), |head| head.seq))
+    pub fn standing(&mut self) -> Result<(Option<Recorded>, bool)> {
+        let head = self.repository.head()?;
+        let first = self.known.is_none();
+        if head == self.known && (head.is_some() || self.index.is_none()) {
+            return Ok((head, false));
+        }
+        if let Some(index) = &self.index {
+            let lines = self.indexed(index, head.as_ref())?;
+            self.refused = Refused::default();
+            lines.iter().for_each(|line| self.refused.add(line));
+        }
+        self.known.clone_from(&head);
+        Ok((head, first || self.index.is_some()))
     }
 
-    /// Records one version; it must be the first one that is kept above the head (one at or below is already there).
+    /// The index, after what it lacks has been added, and what is no longer so has been taken out.
+    fn indexed(&self, index: &Layout, head: Option<&Recorded>) -> Result<Vec<Line>> {
+        let mut lines = pijul_index::lines(index)?;
+        let changes = head.map_or(0, |h| h.changes);
+        let known = lines.len() as u64;
+        let line = |entry: LogEntry| {
+            let refused = entry.refusal.as_ref().map(words);
+            entry.coverage.map(|covered| Line { seq: covered.seq, hash: entry.hash, refused })
+        };
+        if known <= changes && self.known.is_none() {
+            // Usually it lacks what was recorded last before a crash.
+            let mut rest = self.repository.log_from(known.saturating_sub(1))?.into_iter().filter_map(line).peekable();
+            let agrees = match (lines.last(), rest.peek()) {
+                (Some(last), Some(first)) => last.seq == first.seq && last.hash == first.hash,
+                (last, _) => last.is_none(),
+            };
+            if agrees {
+                let rest: Vec<Line> = rest.skip(usize::from(known > 0)).collect();
+                if !rest.is_empty() {
+                    pijul_index::append(index, &rest)?;
+                    lines.extend(rest);
+                }
+                return Ok(lines);
+            }
+        }
+        tracing::warn!("the Pijul repository's log is not what ize wrote last: it has {changes} changes, and {known} were recorded");
+        let lines: Vec<Line> = self.repository.log()?.into_iter().filter_map(line).collect();
+        pijul_index::rewrite(index, &lines)?;
+        Ok(lines)
+    }
+
+    /// Changes in the log that are not ize's.
     ///
     /// # Errors
-    /// What reading the states or Pijul says.
-    pub fn record(&self, version: &Version) -> Result<Outcome> {
-        let input = self.input(version)?;
-        let outcome = self.repository.record(&input)?;
-        pijul_index::append(&self.layout, &[(version.seq, outcome.hash().to_owned())])?;
-        Ok(outcome)
+    /// When the log cannot be read.
+    pub fn foreign(&self) -> Result<u64> {
+        Ok(self.repository.log()?.iter().filter(|entry| entry.coverage.is_none()).count() as u64)
     }
 
-    fn input(&self, version: &Version) -> Result<VersionInput> {
-        let scratch = Arc::new(Scratch::over(Arc::clone(&self.blobs)));
-        let blobs: Arc<dyn BlobRead> = Arc::clone(&scratch) as _;
-        let mut filter = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut shown = |root: &BlobId| -> Result<BlobId> { Ok(filter.without(&blobs, &*scratch, root, Class::Keep)?.unwrap_or(*root)) };
-        let (before, after) = (version.parent_root.as_ref().map(&mut shown).transpose()?, shown(&version.root)?);
+    /// Waits, for a bounded time, until a version could be recorded.
+    ///
+    /// # Errors
+    /// `Busy`, with who holds the lock.
+    pub fn wait_for_lock(&self) -> Result<()> {
+        self.repository.wait_for_lock()
+    }
+
+    /// Records versions, which must be the first ones above the head, each made by [`input`](Self::input) against the one before. The
+    /// outcomes are fewer where one was left out: the others are to be made again.
+    ///
+    /// # Errors
+    /// What Pijul says.
+    pub fn record(&mut self, versions: &[VersionInput]) -> Result<Vec<Outcome>> {
+        if self.repository.make_room(versions)? {
+            tracing::info!("the Pijul repository's pristine has more room now");
+        }
+        let outcomes = self.repository.record_many(versions)?;
+        self.note(versions, &outcomes)?;
+        Ok(outcomes)
+    }
+
+    /// Records of a version whose states cannot be read that it is there.
+    ///
+    /// # Errors
+    /// What Pijul says.
+    pub fn leave_out(&mut self, version: &Version, why: &str) -> Result<()> {
+        let input = [described(version, "unreadable", Vec::new())];
+        let outcome = self.repository.leave_out(&input[0], why)?;
+        self.note(&input, &[outcome])
+    }
+
+    fn note(&mut self, versions: &[VersionInput], outcomes: &[Outcome]) -> Result<()> {
+        let new = |(version, outcome): (&VersionInput, &Outcome)| {
+            let line = Line { seq: version.seq, hash: outcome.hash().to_owned(), refused: outcome.refusal().map(words) };
+            (!matches!(outcome, Outcome::AlreadyThere(_))).then_some(line)
+        };
+        let lines: Vec<Line> = versions.iter().zip(outcomes).filter_map(new).collect();
+        lines.iter().for_each(|line| self.refused.add(line));
+        if let Some(index) = &self.index {
+            step("an index is appended to");
+            pijul_index::append(index, &lines)?;
+            step("an index is written");
+        }
+        self.known = self.repository.head()?;
+        Ok(())
+    }
+
+    /// What a version changed of the state that the repository holds, whose root is `held` (`None`: nothing).
+    ///
+    /// # Errors
+    /// What reading the states says.
+    pub fn input(&mut self, held: Option<&BlobId>, version: &Version) -> Result<VersionInput> {
+        if self.scratch.bytes() > SCRATCH_MAX {
+            self.scratch = Arc::new(Scratch::over(Arc::clone(&self.blobs)));
+            self.shown = None;
+        }
+        let blobs: Arc<dyn BlobRead> = Arc::clone(&self.scratch) as _;
+        let mut shown = |root: &BlobId| -> Result<BlobId> {
+            match self.shown {
+                Some((last, shown)) if last == *root => Ok(shown),
+                _ => Ok(self.filter.without(&blobs, &*self.scratch, root, Class::Keep)?.unwrap_or(*root)),
+            }
+        };
+        let (before, after) = (held.map(&mut shown).transpose()?, shown(&version.root)?);
+        self.shown = Some((version.root, after));
         let differences = diff(&*blobs, before.as_ref(), &after)?;
         let mut old = Side { blobs: &blobs, tree: tree(&blobs, before)? };
         let mut new = Side { blobs: &blobs, tree: tree(&blobs, Some(after))? };
-        let op_type = differences.iter().find(|d| d.is_notable()).map_or("mark", op_type).to_owned();
+        let op_type = differences.iter().find(|d| d.is_notable()).map_or("mark", op_type);
         let mut changes = Vec::with_capacity(differences.len());
         for d in &differences {
             let born =
@@ -118,17 +259,27 @@ impl Feed {
         if differences.iter().any(|d| d.from.is_some() && d.new.as_ref().is_some_and(|n| n.kind == FileKind::Directory)) {
             moved_links(&blobs, &after, &mut old, &mut new, &mut changes)?;
         }
-        Ok(VersionInput {
-            id: version.id.0,
-            seq: version.seq,
-            first: version.first,
-            last: version.last,
-            time: version.end,
-            message: version.label.clone(),
-            op_type,
-            processes: version.processes.iter().map(|p| format!("{}[{}]", p.comm.escape_ascii(), p.pid)).collect(),
-            changes,
-        })
+        Ok(described(version, op_type, changes))
+    }
+}
+
+/// How the index says it.
+fn words(refusal: &Refusal) -> String {
+    let form = if refusal.holds.is_some() { "left-out" } else { "safe" };
+    format!("{form} {}", refusal.why)
+}
+
+fn described(version: &Version, op_type: &str, changes: Vec<TreeChange>) -> VersionInput {
+    VersionInput {
+        id: version.id.0,
+        seq: version.seq,
+        first: version.first,
+        last: version.last,
+        time: version.end,
+        message: version.label.clone(),
+        op_type: op_type.to_owned(),
+        processes: version.processes.iter().map(|p| format!("{}[{}]", p.comm.escape_ascii(), p.pid)).collect(),
+        changes,
     }
 }
 

@@ -46,6 +46,8 @@ impl Engine {
             Request::Restore(restore) => self.restore(&restore, &caller).into(),
             Request::Prune(prune) => self.prune(&prune).into(),
             Request::Thin(thin) => self.thin(&thin).into(),
+            Request::Pijul => self.feeder.report().ok_or_else(|| Error::new(Class::Refused, "this ize was built without Pijul")).into(),
+            Request::PijulRebuild(rebuild) => self.feeder.rebuild(&rebuild).into(),
         }
     }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::Engine;
 use super::core::{Item, for_each_item};
-use crate::control::message::{Cache, Horizon, PathBytes, RequestLatency, StatusReport, StoredReport, UNCOMMITTED_MAX, Uncommitted};
+use crate::control::message::{
+    Cache, Horizon, PathBytes, PijulReport, RequestLatency, StatusReport, StoredReport, UNCOMMITTED_MAX, Uncommitted,
+};
 use crate::error::{Class, Result};
 use crate::fs::latency::TOLD;
-use crate::ids::{Ino, Lsn};
+use crate::ids::{Ino, Lsn, VersionSeq};
 use crate::op::Operation;
 use crate::project::Project;
 use crate::storage::Storage;
@@ -59,6 +61,7 @@ impl Engine {
             pending: queue.pending.operations,
             versions: checkpoint.version,
             pijul: self.feeder.head(),
+            pijul_state: self.feeder.report(),
             last_error: replay_error.or_else(|| self.feeder.error()),
             segments: log.segments,
             wal_bytes: log.bytes,
@@ -275,6 +278,7 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
     let log = log_usage(&storage, &project.layout.wal())?;
     let blobs = store.blobs().usage();
     let versions_since = first_version(store.versions())?;
+    let pijul = cfg!(feature = "pijul").then(|| pijul_at_rest(&project.layout, store.versions())).transpose()?;
     Ok(StatusReport {
         project: project.identity.name.clone(),
         dir: PathBytes::from(project.layout.dir()),
@@ -283,7 +287,8 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
         checkpoint: checkpoint.lsn,
         pending,
         versions: checkpoint.version,
-        pijul: super::pijul_index::read(&project.layout)?.last_key_value().map(|(seq, _)| *seq),
+        pijul: pijul.as_ref().filter(|p| p.changes > 0).map(|p| p.head),
+        pijul_state: pijul,
         segments: log.0,
         wal_bytes: log.1,
         blob_bytes: blobs.pack_bytes,
@@ -298,5 +303,21 @@ pub fn at_rest(project: &Project) -> Result<StatusReport> {
         last_thinning: super::retention::Kept::read(&project.layout).last,
         recovery: std::fs::read(project.layout.last_recovery()).ok().and_then(|text| serde_json::from_slice(&text).ok()),
         ..StatusReport::default()
+    })
+}
+
+/// How Pijul stands, as its index says.
+fn pijul_at_rest(layout: &crate::project::Layout, versions: &VersionLog) -> Result<PijulReport> {
+    let lines = super::pijul_index::lines(layout)?;
+    let head = lines.last().map_or(VersionSeq(0), |line| line.seq);
+    let refused: Vec<_> = lines.iter().filter_map(|line| Some((line.seq, line.refused.clone()?))).collect();
+    Ok(PijulReport {
+        head,
+        changes: lines.len() as u64,
+        versions: versions.len(),
+        lag: versions.numbers().rev().take_while(|seq| *seq > head).count() as u64,
+        refused: refused.len() as u64,
+        last_refused: refused.into_iter().next_back(),
+        ..PijulReport::default()
     })
 }

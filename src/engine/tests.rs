@@ -1,6 +1,8 @@
 //! The store over a simulated disk: whatever happens, what comes back is an exact prefix that holds everything synced; versions cover the
 //! log without gap or overlap; every version is the state that was there at its end.
 
+#[cfg(feature = "pijul")]
+mod pijul_steps;
 mod sessions;
 mod streams;
 mod thinning;

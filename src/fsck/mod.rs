@@ -6,6 +6,8 @@
 
 mod finding;
 mod mend;
+#[cfg(feature = "pijul")]
+mod pijul_head;
 mod rebuild;
 mod small;
 

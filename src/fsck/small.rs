@@ -23,6 +23,8 @@ impl Look<'_> {
         if !versions.versions.is_empty() && !self.layout.pijul().is_dir() {
             self.report.notes.push("there is no Pijul repository; versions do not need it".to_owned());
         }
+        #[cfg(feature = "pijul")]
+        self.pijul_head();
     }
 
     fn identity(&mut self) {

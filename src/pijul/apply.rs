@@ -16,14 +16,21 @@ use libpijul::record::Builder;
 use libpijul::{Algorithm, ArcTxn, ChannelRef, DEFAULT_SEPARATOR, Hash, Inode, MutTxnTExt, OwnedPathId, TreeTxnT};
 
 use crate::error::{Class, Error, Result};
-use crate::pijul::names;
 use crate::pijul::plan::{Move, Plan};
 use crate::pijul::store::{ChangeFiles, StoreError};
 use crate::pijul::view::{GONE, Put, View};
+use crate::pijul::{bulk, names};
 
 /// What libpijul said, with its noun.
 pub(super) fn refused<E: Debug>(doing: &str) -> impl FnOnce(E) -> Error + '_ {
-    move |e| Error::new(Class::Failed, format!("libpijul: {doing}: {e:?}"))
+    move |e| {
+        let said = format!("{e:?}");
+        if ["PristineCorrupt", "CRC", "Corrupt("].iter().any(|word| said.contains(word)) {
+            return Error::new(Class::Damage, format!("the pristine of the Pijul repository is damaged: {doing}: {said}"))
+                .hint("`ize pijul rebuild` makes the Pijul history again from the versions");
+        }
+        Error::new(Class::Failed, format!("libpijul: {doing}: {said}"))
+    }
 }
 
 /// Records a plan as one change of `channel`, and applies it. Nothing is durable yet. Says whether nothing was left of the plan, so that
@@ -42,16 +49,29 @@ pub(super) fn apply(
         (puts, tree.gone, tree.fresh)
     };
 
-    let prefixes = prefixes(&puts, &fresh, gone.len());
+    let (groups, single) = bulk::groups(prefixes(&puts, &fresh, gone.len()), &puts);
     let view = View::new(puts);
     let mut builder = Builder::new();
     builder.ignore_missing = true;
-    for (path, shallow) in prefixes {
-        builder.shallow = shallow;
+    let record = |builder: &mut Builder, path: &str| {
         let sep = &DEFAULT_SEPARATOR;
         // One worker: a second only waits for the first.
-        let done = builder.record(txn.clone(), Algorithm::ImaraHistogram, false, sep, channel.clone(), &view, store, &path, 1);
-        done.map_err(refused(&format!("cannot record `{path}`")))?;
+        let done = builder.record(txn.clone(), Algorithm::ImaraHistogram, false, sep, channel.clone(), &view, store, path, 1);
+        done.map_err(refused(&format!("cannot record `{path}`")))
+    };
+    for group in groups {
+        let hidden = {
+            let mut txn = txn.write();
+            let dir = fs::find_inode(&*txn, &group.dir).map_err(refused(&format!("cannot find `{}`", group.dir)))?;
+            bulk::hide(&mut txn, dir, &group)?
+        };
+        builder.shallow = false;
+        record(&mut builder, &group.dir)?;
+        bulk::show(&mut txn.write(), &hidden)?;
+    }
+    for (path, shallow) in single {
+        builder.shallow = shallow;
+        record(&mut builder, &path)?;
     }
     if let Some(path) = view.unexpected() {
         return Err(Error::new(Class::Failed, format!("the version says nothing of `{path}`, which Pijul asked about")));

@@ -6,21 +6,31 @@
 //! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
 //! [`reader`] reads a clone back.
 //!
-//! Order of one version: change file written and renamed; change file and its directory synced; pristine committed. A crash between any
-//! two leaves the pristine without the version (it is recorded again; the stray file is swept), or with all of it.
+//! Order of a transaction, which has one version or many: a marker with the last version's number, durable; change files written and
+//! renamed; change files and their directories synced; pristine committed; marker removed. A crash between any two leaves the pristine
+//! without all of them (they are recorded again; stray files are swept, because the marker is there), or with all of them.
 
 mod apply;
+mod bulk;
 pub mod header;
 pub mod manifest;
 pub mod names;
 mod plan;
+mod pristine;
 pub mod reader;
+pub mod refusal;
 mod repository;
 pub mod sidecar;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
+
+#[cfg(test)]
+pub(crate) use tests::step;
+/// A place between two steps, at which tests crash.
+#[cfg(not(test))]
+pub(crate) const fn step(_: &str) {}
 
 use std::fmt;
 use std::sync::Arc;

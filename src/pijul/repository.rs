@@ -1,34 +1,35 @@
 //! The repository of one project: opens it, says where it stands, records versions exactly once, in order.
 
+use std::cell::Cell;
 use std::fs;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use libpijul::changestore::ChangeStore;
-use libpijul::pristine::sanakirja::{MutTxn0, Pristine, SanakirjaError};
+use libpijul::pristine::sanakirja::{MutTxn0, Pristine};
 use libpijul::small_string::SmallString;
-use libpijul::{ArcTxn, Base32, ChannelRef, GraphTxnT, Hash, MutTxnT, TxnT, TxnTExt};
+use libpijul::{ArcTxn, Base32, ChannelRef, GraphTxnT, Hash, Merkle, MutTxnT, TxnT, TxnTExt};
 
 use crate::error::{Class, Error, IoContext, Result};
 use crate::ids::{Lsn, StoreId, VersionSeq};
 use crate::pijul::apply::{apply, refused};
 use crate::pijul::header::{self, Coverage};
 use crate::pijul::plan::plan;
+use crate::pijul::pristine::{self, Opened};
+use crate::pijul::refusal::Refusal;
 use crate::pijul::store::{ChangeFiles, TMP_PREFIX};
-use crate::pijul::{TEXT_MAX, TreeChange, VersionInput, names};
+use crate::pijul::{VersionInput, names, step};
 
 /// The channel everything is recorded on.
 const CHANNEL: &str = "main";
-/// Address space of the pristine. Larger than it ever gets: an idle open pristine that must grow beside another writing process destroys
-/// the database. The file is sparse.
-const PRISTINE_SIZE: u64 = 1 << 30;
-/// Bytes of disk space free inside the pristine at the least when a transaction begins.
-const RESERVE: u64 = 4 << 20;
-/// There while a transaction is open; found at opening, it says that a crash may have left files behind.
+/// There while a transaction is open: it holds the number of the last version that is being recorded. Found at opening, it says that a
+/// crash may have left files behind.
 const MARKER: &str = "ize-recording";
+/// How long a transaction waits for somebody else's lock before it is given up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One write transaction at a time in this process: commit and drop both unlock.
 static WRITING: Mutex<()> = Mutex::new(());
@@ -53,6 +54,11 @@ pub struct Recorded {
     pub hash: String,
     /// How many changes there are.
     pub changes: u64,
+    /// The version whose state the repository holds: that of the head, or an earlier one where the head was left out; 0 is none. The next
+    /// version is to be made against it.
+    pub holds: VersionSeq,
+    /// Names the whole log: it is another when a change was taken out of its middle.
+    pub state: String,
 }
 
 /// What became of a version.
@@ -64,6 +70,10 @@ pub enum Outcome {
     Empty(String),
     /// It was this change before.
     AlreadyThere(String),
+    /// Pijul refused it as it is: it is now this change, in which every file is a manifest.
+    Safe(String, Refusal),
+    /// Pijul refused that too, or it could not be read: it is now this change, in which there is nothing.
+    LeftOut(String, Refusal),
 }
 
 impl Outcome {
@@ -71,7 +81,16 @@ impl Outcome {
     #[must_use]
     pub fn hash(&self) -> &str {
         match self {
-            Self::Recorded(h) | Self::Empty(h) | Self::AlreadyThere(h) => h,
+            Self::Recorded(h) | Self::Empty(h) | Self::AlreadyThere(h) | Self::Safe(h, _) | Self::LeftOut(h, _) => h,
+        }
+    }
+
+    /// Why it is not what the version should be, if it is not.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Safe(_, refusal) | Self::LeftOut(_, refusal) => Some(refusal),
+            Self::Recorded(_) | Self::Empty(_) | Self::AlreadyThere(_) => None,
         }
     }
 }
@@ -87,6 +106,8 @@ pub struct LogEntry {
     pub message: String,
     /// The paths the message lists (at most 100), raw.
     pub paths: Vec<Vec<u8>>,
+    /// Why it is not what its version should be, if it is not.
+    pub refusal: Option<Refusal>,
 }
 
 /// The Pijul repository of a project (`PROJECT/.pijul`).
@@ -95,20 +116,52 @@ pub struct Repository {
     store: StoreId,
     owner: Owner,
     pristine: Pristine,
+    opened: Opened,
     changes: ChangeFiles,
     #[cfg(test)]
-    pub(super) refuse_text: bool,
+    pub(super) refuse: super::tests::Refuse,
 }
 
-/// Position in the log, change, and what it covers (`None`: not ize's).
-type Head = Option<(u64, Hash, Option<Coverage>)>;
+/// The last change of the log: its place, itself, and what it covers (`None`: not ize's), and the version whose state the repository holds.
+#[derive(Clone, Copy)]
+struct Head {
+    place: u64,
+    hash: Hash,
+    coverage: Option<Coverage>,
+    holds: VersionSeq,
+    state: Option<Merkle>,
+}
+
+/// How a version is recorded.
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    AsItIs,
+    /// Every file a manifest, and why.
+    Safe(&'a str),
+    /// Nothing of it, and why.
+    LeftOut(&'a str),
+}
+
+/// Why a transaction failed.
+struct Failure {
+    /// At which of its versions.
+    at: usize,
+    /// What was wrong may be the version, and another form of it recorded.
+    of_version: bool,
+    error: Error,
+}
 
 impl Repository {
     /// Opens `project_dir/.pijul`, creating it when it is not there. Sweeps what a crash left behind.
     ///
     /// # Errors
-    /// `Busy` when another process holds it, `Io`, or what libpijul says.
+    /// `Busy` when another process holds it, `Damage` when the pristine is cut short or none, `Io`, or what libpijul says.
     pub fn open_or_create(project_dir: &Path, store: StoreId, owner: Owner) -> Result<Self> {
+        Self::open_sized(project_dir, store, owner, pristine::SIZE)
+    }
+
+    /// The same, with a pristine of this size where it is made now.
+    pub(super) fn open_sized(project_dir: &Path, store: StoreId, owner: Owner, size: u64) -> Result<Self> {
         let dir = project_dir.join(libpijul::DOT_DIR);
         let (pristine_dir, changes_dir) = (dir.join("pristine"), dir.join("changes"));
         for d in [&dir, &pristine_dir, &changes_dir] {
@@ -117,26 +170,35 @@ impl Repository {
         let guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let db = pristine_dir.join("db");
         if !db.exists() {
+            // Change files that are there already are nobody's.
+            mark(&dir, VersionSeq(0))?;
             // Born under another name: libpijul takes a file that is there, and cut short by a crash, for a finished one.
             let unborn = pristine_dir.join("db.new");
             remove(&unborn)?;
-            create_channel(&open_pristine(&unborn)?)?;
+            step("a pristine is made");
+            create_channel(&pristine::open(&unborn, size)?.0)?;
             fs::File::open(&unborn).and_then(|f| f.sync_all()).doing(|| format!("cannot sync `{}`", unborn.display()))?;
+            step("a pristine is born");
             fs::rename(&unborn, &db).doing(|| format!("cannot rename `{}`", unborn.display()))?;
+            for lock in ["db.new.lock0", "db.new.lock1", "db.lock0", "db.lock1"] {
+                remove(&pristine_dir.join(lock))?;
+            }
             for d in [project_dir, &dir, &pristine_dir] {
                 sync_dir(d)?;
             }
+            step("a pristine has its name");
         }
-        let pristine = open_pristine(&db)?;
+        let (pristine, opened) = pristine::open(&db, size)?;
         let changes = ChangeFiles::new(changes_dir);
         let repository = Self {
             dir,
             store,
             owner,
             pristine,
+            opened,
             changes,
             #[cfg(test)]
-            refuse_text: false,
+            refuse: super::tests::Refuse::default(),
         };
         if repository.dir.join(MARKER).exists() {
             repository.sweep()?;
@@ -145,10 +207,76 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Where the repository in `project_dir/.pijul` stands, beside whoever has it open; nothing is made or mended.
+    ///
+    /// # Errors
+    /// As [`head`](Self::head).
+    pub fn look(project_dir: &Path, store: StoreId) -> Result<Option<Recorded>> {
+        let dir = project_dir.join(libpijul::DOT_DIR);
+        let db = dir.join("pristine").join("db");
+        if !db.exists() {
+            return Ok(None);
+        }
+        let (pristine, opened) = pristine::open(&db, 0)?;
+        let changes = ChangeFiles::new(dir.join("changes"));
+        let owner = Owner { uid: 0, gid: 0 };
+        let repository = Self {
+            dir,
+            store,
+            owner,
+            pristine,
+            opened,
+            changes,
+            #[cfg(test)]
+            refuse: super::tests::Refuse::default(),
+        };
+        repository.head()
+    }
+
+    /// The last of the versions that were being recorded in `project_dir/.pijul` when a crash came, if one did; the log then perhaps has
+    /// them.
+    #[must_use]
+    pub fn interrupted(project_dir: &Path) -> Option<VersionSeq> {
+        let text = fs::read_to_string(project_dir.join(libpijul::DOT_DIR).join(MARKER)).ok()?;
+        // What does not read was cut short: nobody knows.
+        Some(text.trim_end().parse().map_or(VersionSeq(u64::MAX), VersionSeq))
+    }
+
+    /// Waits, for two seconds at most, until a transaction could begin.
+    ///
+    /// # Errors
+    /// `Busy`, with who holds the lock; `NotFound` or `Damage` when the pristine is no longer what was opened.
+    pub fn wait_for_lock(&self) -> Result<()> {
+        let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.opened.check()?;
+        self.opened.wait_for_lock(LOCK_PATIENCE)
+    }
+
+    /// Makes the pristine larger where these versions would more than half fill it; whether it did. While somebody else has it open it stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// I/O errors. After one the repository is of no use and must be opened again.
+    pub fn make_room(&mut self, versions: &[VersionInput]) -> Result<bool> {
+        let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(size) = self.opened.size_for(versions)? else { return Ok(false) };
+        let nothing = Pristine::new_anon_with_size(8 << 10).map_err(refused("cannot close the pristine"))?;
+        // Nobody may have it open, we neither.
+        drop(std::mem::replace(&mut self.pristine, nothing));
+        let path = self.opened.close();
+        let grown = pristine::grow(&path, size)?;
+        // As large as it is now: opening with a larger size would make it larger.
+        (self.pristine, self.opened) = pristine::open(&path, 0)?;
+        Ok(grown)
+    }
+
     /// Removes half-written change files, and change files of ours that the pristine does not know.
     fn sweep(&self) -> Result<()> {
+        self.opened.check()?;
         // A write transaction, so that no client is in the middle of a pull.
+        self.opened.wait_for_lock(LOCK_PATIENCE)?;
         guarded("sweeping", || self.sweep_in(&self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?))?;
+        step("swept");
         remove(&self.dir.join(MARKER))
     }
 
@@ -171,9 +299,12 @@ impl Repository {
                     let header = || self.changes.get_header(&hash);
                     let ours = || header().map_or(true, |h| self.coverage(h.description.as_deref()).is_some());
                     if !known && ours() {
+                        step("a stray file is swept");
                         remove(&file.path())?;
                     }
                 }
+                // Only an empty one goes.
+                let _ = fs::remove_dir(&path);
             }
         }
         Ok(())
@@ -186,31 +317,36 @@ impl Repository {
     /// The last version recorded, read from the head of the log; `None` when there is none.
     ///
     /// # Errors
-    /// `Refused`, naming the change, when the head is not ize's; or what libpijul says.
+    /// `Refused`, naming the change, when the head is not ize's; `NotFound` when somebody took the pristine away, `Damage` when it was cut
+    /// short; or what libpijul says.
     pub fn head(&self) -> Result<Option<Recorded>> {
         let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.opened.check()?;
         guarded("reading the log", || {
             let txn = self.pristine.txn_begin().map_err(refused("cannot begin"))?;
             let channel = txn.load_channel(channel_name()?).map_err(refused("cannot read the channel"))?;
             let Some(channel) = channel else { return Ok(None) };
-            let head = self.head_in(&txn, &channel)?;
-            let Some((n, hash, coverage)) = head else { return Ok(None) };
-            let coverage = coverage.ok_or_else(|| foreign(&hash))?;
-            Ok(Some(Recorded { seq: coverage.seq, last_lsn: coverage.last, hash: hash.to_base32(), changes: n + 1 }))
+            let Some(head) = self.head_in(&txn, &channel)? else { return Ok(None) };
+            let state = head.state.map_or_else(String::new, |state| state.to_base32());
+            let Coverage { seq, last: last_lsn, .. } = head.coverage.ok_or_else(|| foreign(&head.hash))?;
+            Ok(Some(Recorded { seq, last_lsn, hash: head.hash.to_base32(), changes: head.place + 1, holds: head.holds, state }))
         })
     }
 
-    fn head_in<T: TxnTExt>(&self, txn: &T, channel: &ChannelRef<T>) -> Result<Head>
+    fn head_in<T: TxnTExt>(&self, txn: &T, channel: &ChannelRef<T>) -> Result<Option<Head>>
     where
         T::GraphError: std::fmt::Debug,
     {
         let channel = channel.read();
         let mut log = txn.reverse_log(&*channel, None).map_err(refused("cannot read the log"))?;
         let Some(entry) = log.next() else { return Ok(None) };
-        let (n, (hash, _)) = entry.map_err(refused("cannot read the log"))?;
+        let (place, (hash, state)) = entry.map_err(refused("cannot read the log"))?;
         let hash: Hash = hash.into();
         let header = self.header(&hash)?;
-        Ok(Some((n, hash, self.coverage(header.description.as_deref()))))
+        let description = header.description.as_deref();
+        let coverage = self.coverage(description);
+        let holds = description.and_then(Refusal::parse).and_then(|r| r.holds).or(coverage.map(|c| c.seq)).unwrap_or_default();
+        Ok(Some(Head { place, hash, coverage, holds, state: Some(state.into()) }))
     }
 
     fn header(&self, hash: &Hash) -> Result<libpijul::change::ChangeHeader> {
@@ -221,18 +357,19 @@ impl Repository {
     }
 
     /// Records a version: the first one that is kept above [`head`](Self::head), or any when there is none. Numbers may have gaps. One that
-    /// is there already is left alone.
+    /// is there already is left alone. It must have been made against the state that the repository [holds](Recorded::holds).
     ///
     /// # Errors
-    /// `Refused` when the head is not ize's; `Io`, `Full`; `Failed` when libpijul refuses even the safe form, in
-    /// which every file is a manifest. After an error nothing of the version is there.
+    /// `Refused` when the head is not ize's; `Busy` when somebody holds the lock; `Io`, `Full`; `Failed` when libpijul does not even take a
+    /// change without anything in it. After an error nothing of the version is there.
     pub fn record(&self, version: &VersionInput) -> Result<Outcome> {
         let mut outcomes = self.record_many(std::slice::from_ref(version))?;
         outcomes.pop().ok_or_else(|| Error::new(Class::Failed, "no outcome"))
     }
 
-    /// Records versions in one transaction, which is several times faster than one by one. After an error the versions before the one
-    /// that failed may be there or not; [`head`](Self::head) says which.
+    /// Records versions in one transaction, which is several times faster than one by one. There are fewer outcomes than versions where
+    /// one was [left out](Outcome::LeftOut), which is then the last: the versions behind it are to be made anew, against what the repository
+    /// holds. After an error the versions before the one that failed may be there or not; [`head`](Self::head) says which.
     ///
     /// # Errors
     /// As [`record`](Self::record).
@@ -240,7 +377,7 @@ impl Repository {
         let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut outcomes = Vec::with_capacity(versions.len());
         while let Some(rest) = versions.get(outcomes.len()..).filter(|r| !r.is_empty()) {
-            let (at, error) = match self.batch(rest, false) {
+            let Failure { at, of_version, error } = match self.batch(rest, Form::AsItIs) {
                 Ok(done) => {
                     outcomes.extend(done);
                     break;
@@ -248,64 +385,122 @@ impl Repository {
                 Err(failure) => failure,
             };
             let (Some(before), Some(failed)) = (rest.get(..at), rest.get(at..=at)) else { return Err(error) };
-            if error.class != Class::Failed {
+            if !of_version {
                 return Err(error);
             }
             // The transaction is lost with all before it: those once more, then the one that failed in its safe form.
-            tracing::warn!(
-                "version {}: {error}; recording its files as manifests",
-                versions.get(outcomes.len() + at).map_or(0, |v| v.seq.0)
-            );
-            outcomes.extend(self.batch(before, false).map_err(|(_, e)| e)?);
-            outcomes.extend(self.batch(failed, true).map_err(|(_, e)| e)?);
+            let seq = failed.first().map_or(VersionSeq(0), |v| v.seq);
+            tracing::warn!("version {seq}: {error}; recording its files as manifests");
+            outcomes.extend(self.batch(before, Form::AsItIs).map_err(|f| f.error)?);
+            match self.batch(failed, Form::Safe(&error.message)) {
+                Ok(done) => outcomes.extend(done),
+                Err(Failure { of_version: true, error, .. }) => {
+                    tracing::warn!("version {seq}: {error}; it is left out");
+                    outcomes.extend(self.batch(failed, Form::LeftOut(&error.message)).map_err(|f| f.error)?);
+                    return Ok(outcomes);
+                }
+                Err(failure) => return Err(failure.error),
+            }
         }
         Ok(outcomes)
     }
 
+    /// Records that a version is there of which nothing can be recorded, with the reason.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn leave_out(&self, version: &VersionInput, why: &str) -> Result<Outcome> {
+        let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = self.batch(std::slice::from_ref(version), Form::LeftOut(why)).map_err(|f| f.error)?;
+        outcomes.pop().ok_or_else(|| Error::new(Class::Failed, "no outcome"))
+    }
+
     /// One transaction. An error says at which version.
-    fn batch(&self, versions: &[VersionInput], safe: bool) -> Result<Vec<Outcome>, (usize, Error)> {
-        if versions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let marker = self.dir.join(MARKER);
-        let mut at = 0;
+    fn batch(&self, versions: &[VersionInput], form: Form<'_>) -> Result<Vec<Outcome>, Failure> {
+        let Some(last) = versions.last() else { return Ok(Vec::new()) };
+        let (mut at, of_version) = (0, Cell::new(false));
         let done = guarded("recording", || {
-            fs::write(&marker, b"").doing(|| format!("cannot create `{}`", marker.display()))?;
-            reserve(&self.dir.join("pristine").join("db"), versions)?;
+            self.opened.check()?;
+            self.opened.wait_for_lock(LOCK_PATIENCE)?;
+            mark(&self.dir, last.seq)?;
+            step("marked");
+            self.opened.reserve(versions)?;
             let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
             let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot open the channel"))?;
+            let mut head = self.head_in(&*txn.read(), &channel)?;
             let mut outcomes = Vec::with_capacity(versions.len());
             for (n, version) in versions.iter().enumerate() {
                 at = n;
-                outcomes.push(self.one(&txn, &channel, version, safe)?);
+                if let Some(head) = head {
+                    let covered = head.coverage.ok_or_else(|| foreign(&head.hash))?;
+                    if version.seq <= covered.seq {
+                        outcomes.push(self.find(&txn, &channel, head.place, version.seq).map(Outcome::AlreadyThere)?);
+                        continue;
+                    }
+                }
+                // A panic is the version's too, and leaves this as it is.
+                of_version.set(true);
+                let holds = head.map_or(VersionSeq(0), |h| h.holds);
+                let (hash, outcome) = match self.one(&txn, &channel, version, form, holds) {
+                    Ok(one) => one,
+                    Err(e) => {
+                        of_version.set(e.class == Class::Failed);
+                        return Err(e);
+                    }
+                };
+                of_version.set(false);
+                step("recorded");
+                let coverage = Coverage { seq: version.seq, first: version.first, last: version.last, store: self.store };
+                let holds = if matches!(outcome, Outcome::LeftOut(..)) { holds } else { version.seq };
+                head = Some(Head { place: head.map_or(0, |h| h.place + 1), hash, coverage: Some(coverage), holds, state: None });
+                outcomes.push(outcome);
             }
             // A commit panics while anything still refers to the transaction.
             drop(channel);
             if outcomes.iter().any(|o| !matches!(o, Outcome::AlreadyThere(_))) {
                 self.changes.sync().doing(|| "cannot sync the change files".into())?;
+                step("change files synced");
                 txn.commit().map_err(|e| Error::new(Class::Io, format!("libpijul: cannot commit: {e:?}")))?;
+                step("committed");
             }
-            remove(&marker)?;
+            remove(&self.dir.join(MARKER))?;
             Ok(outcomes)
         });
-        done.map_err(|e| (at, e))
+        done.map_err(|error| Failure { at, of_version: of_version.get(), error })
     }
 
-    fn one(&self, txn: &ArcTxn<MutTxn0>, channel: &ChannelRef<MutTxn0>, version: &VersionInput, safe: bool) -> Result<Outcome> {
-        if let Some((n, hash, coverage)) = self.head_in(&*txn.read(), channel)? {
-            let head = coverage.ok_or_else(|| foreign(&hash))?;
-            if version.seq <= head.seq {
-                return self.find(txn, channel, n, version.seq).map(Outcome::AlreadyThere);
-            }
+    fn one(
+        &self,
+        txn: &ArcTxn<MutTxn0>,
+        channel: &ChannelRef<MutTxn0>,
+        version: &VersionInput,
+        form: Form<'_>,
+        holds: VersionSeq,
+    ) -> Result<(Hash, Outcome)> {
+        let mut header = header::header(version, self.store);
+        let refusal = match form {
+            Form::AsItIs => None,
+            Form::Safe(why) => Some(Refusal::safe(why)),
+            Form::LeftOut(why) => Some(Refusal::left_out(why, holds)),
+        };
+        if let (Some(refusal), Some(description)) = (&refusal, &mut header.description) {
+            description.push_str(&refusal.lines());
         }
-        let plan = plan(&version.changes, (self.owner.uid, self.owner.gid), safe)?;
+        let changes = if matches!(form, Form::LeftOut(_)) { &[] } else { version.changes.as_slice() };
+        let plan = plan(changes, (self.owner.uid, self.owner.gid), matches!(form, Form::Safe(_)));
+        // A text that cannot be read is no reason not to record the rest: its manifest can be made without it.
+        let plan = plan.map_err(|e| if e.class == Class::Damage { Error { class: Class::Failed, ..e } } else { e })?;
         #[cfg(test)]
-        if self.refuse_text && !safe {
-            refuse_like_libpijul(&plan);
-        }
-        let (hash, empty) = apply(txn, channel, &self.changes, plan, header::header(version, self.store))?;
-        let hash = hash.to_base32();
-        Ok(if empty { Outcome::Empty(hash) } else { Outcome::Recorded(hash) })
+        self.refuse.like_libpijul(&plan, !matches!(form, Form::AsItIs));
+        let (hash, empty) = apply(txn, channel, &self.changes, plan, header)?;
+        let text = hash.to_base32();
+        let outcome = match refusal {
+            Some(refusal) if refusal.holds.is_some() => Outcome::LeftOut(text, refusal),
+            Some(refusal) => Outcome::Safe(text, refusal),
+            None if empty => Outcome::Empty(text),
+            None => Outcome::Recorded(text),
+        };
+        Ok((hash, outcome))
     }
 
     /// The change of an earlier version, at or before place `n` of the log. Numbers grow along the log, and may have gaps.
@@ -331,7 +526,16 @@ impl Repository {
     /// # Errors
     /// `Damage` when a change file cannot be read; or what libpijul says.
     pub fn log(&self) -> Result<Vec<LogEntry>> {
+        self.log_from(0)
+    }
+
+    /// The log from this place on (0 is the oldest change).
+    ///
+    /// # Errors
+    /// As [`log`](Self::log).
+    pub fn log_from(&self, place: u64) -> Result<Vec<LogEntry>> {
         let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.opened.check()?;
         guarded("reading the log", || {
             let txn = self.pristine.txn_begin().map_err(refused("cannot begin"))?;
             let Some(channel) = txn.load_channel(channel_name()?).map_err(refused("cannot read the channel"))? else {
@@ -339,14 +543,15 @@ impl Repository {
             };
             let channel = channel.read();
             let mut out = Vec::new();
-            for entry in txn.log(&*channel, 0).map_err(refused("cannot read the log"))? {
+            for entry in txn.log(&*channel, place).map_err(refused("cannot read the log"))? {
                 let (_, (hash, _)) = entry.map_err(refused("cannot read the log"))?;
                 let hash: Hash = hash.into();
                 let header = self.header(&hash)?;
                 let coverage = self.coverage(header.description.as_deref());
                 let listed = header.message.lines().skip(2).filter(|l| !l.starts_with("... and ") && coverage.is_some());
                 let paths = listed.map(|l| names::unescape(l.split_once(" <- ").map_or(l, |(p, _)| p))).collect();
-                out.push(LogEntry { hash: hash.to_base32(), coverage, message: header.message, paths });
+                let refusal = header.description.as_deref().filter(|_| coverage.is_some()).and_then(Refusal::parse);
+                out.push(LogEntry { hash: hash.to_base32(), coverage, message: header.message, paths, refusal });
             }
             Ok(out)
         })
@@ -355,41 +560,6 @@ impl Repository {
 
 fn channel_name() -> Result<SmallString> {
     CHANNEL.parse().map_err(refused("cannot name the channel"))
-}
-
-/// Takes disk space for what these versions may add to the pristine, before they do: it is written through a mapping of a sparse file, and
-/// there a full disk is a SIGBUS, not an error.
-fn reserve(db: &Path, versions: &[VersionInput]) -> Result<()> {
-    // Of text, all of which may be lines of their own; of paths, each with its rows in a dozen trees.
-    let text = |c: &TreeChange| c.new.as_ref().map_or(0, |i| i.node.size).min(TEXT_MAX);
-    let changes = versions.iter().flat_map(|v| &v.changes);
-    let want = changes.fold(RESERVE, |sum, c| sum.saturating_add(64 << 10).saturating_add(text(c).saturating_mul(2)));
-    let doing = || format!("cannot reserve space for `{}`", db.display());
-    let file = fs::OpenOptions::new().read(true).write(true).open(db).doing(doing)?;
-    // The first free byte stands at offset 8 of each of the two root pages (little endian); one of them is current.
-    let mut used = 0;
-    for page in [0, 4096] {
-        let mut field = [0; 8];
-        file.read_exact_at(&mut field, page + 8).doing(doing)?;
-        used = used.max(u64::from_le_bytes(field));
-    }
-    let (size, want) = (file.metadata().doing(doing)?.len(), used.saturating_add(want));
-    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, want.min(size)) {
-        // A file system that cannot reserve.
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-        Err(e) => Err(Error::io(doing(), e.into())),
-    }
-}
-
-fn open_pristine(path: &Path) -> Result<Pristine> {
-    guarded("opening the pristine", || {
-        Pristine::new_with_size(path, PRISTINE_SIZE).map_err(|e| match e {
-            SanakirjaError::PristineLocked => {
-                Error::new(Class::Busy, format!("`{}` is held by another process", path.display())).hint("wait for it to end")
-            }
-            e => refused("cannot open the pristine")(e),
-        })
-    })
 }
 
 /// Creates the channel everything is recorded on, and makes it the current one.
@@ -410,11 +580,19 @@ fn foreign(hash: &Hash) -> Error {
 }
 
 /// Runs libpijul, turning a panic into an error.
-fn guarded<T>(doing: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(doing: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
         Err(Error::new(Class::Failed, format!("libpijul panicked while {doing}: {}", said.unwrap_or_default())))
     })
+}
+
+/// Says, durably, that versions up to this one are being recorded.
+fn mark(dir: &Path, last: VersionSeq) -> Result<()> {
+    let path = dir.join(MARKER);
+    let written = fs::File::create(&path).and_then(|mut file| writeln!(file, "{last}").and_then(|()| file.sync_all()));
+    written.doing(|| format!("cannot create `{}`", path.display()))?;
+    sync_dir(dir)
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -426,12 +604,4 @@ fn remove(path: &Path) -> Result<()> {
 
 fn sync_dir(dir: &Path) -> Result<()> {
     fs::File::open(dir).and_then(|d| d.sync_all()).doing(|| format!("cannot sync `{}`", dir.display()))
-}
-
-/// Panics on a text, as libpijul would on one it cannot diff.
-#[cfg(test)]
-fn refuse_like_libpijul(plan: &super::plan::Plan) {
-    use super::view::Put;
-    let text = |p: &Put| matches!(p, Put::File { bytes, .. } if bytes.starts_with(b"refuse me"));
-    assert!(!plan.puts.values().any(text), "cannot diff");
 }

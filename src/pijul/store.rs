@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,12 @@ use libpijul::changestore::ChangeStore;
 use libpijul::changestore::filesystem::push_filename;
 use libpijul::pristine::{ChangeId, Position, Vertex};
 
+use super::step;
+
 /// Bytes of decoded changes kept, by estimate. The one last used is kept however large it is.
 const CACHE_BYTES: u64 = 32 << 20;
 /// Unsynced files held open before they are synced early.
-const UNSYNCED_MAX: usize = 64;
+const UNSYNCED_MAX: usize = 160;
 /// Begins the name of a change file being written.
 pub(super) const TMP_PREFIX: &str = ".ize-tmp-";
 
@@ -87,6 +90,12 @@ struct Inner {
 #[derive(Clone)]
 pub(super) struct ChangeFiles(Arc<Inner>);
 
+/// Starts writing what is dirty of a file, and does not wait for it.
+fn start_writing(file: &File) {
+    // SAFETY: the descriptor is open while `file` is borrowed, and the call takes no pointer. That it fails is no loss: the sync tells.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic inside libpijul leaves both guarded structures whole: they are changed by our own code only.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,6 +144,8 @@ impl ChangeFiles {
     pub(super) fn sync(&self) -> io::Result<()> {
         let files = std::mem::take(&mut *lock(&self.0.unsynced));
         let mut dirs = BTreeSet::new();
+        // All are on their way before the first is waited for: the journal then commits once for all of them.
+        files.iter().for_each(|(_, file)| start_writing(file));
         for (path, file) in &files {
             file.sync_all()?;
             dirs.extend(path.parent().map(Path::to_owned));
@@ -143,7 +154,10 @@ impl ChangeFiles {
             // Their own names may be fresh.
             dirs.insert(self.0.dir.clone());
         }
-        dirs.iter().try_for_each(|d| File::open(d)?.sync_all())
+        dirs.iter().try_for_each(|d| File::open(d)?.sync_all())?;
+        #[cfg(test)]
+        files.iter().for_each(|(path, _)| super::tests::synced(path));
+        Ok(())
     }
 
     fn save<E: From<StoreError> + From<ChangeError>>(
@@ -164,7 +178,11 @@ impl ChangeFiles {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(io)?;
         }
+        step("a change file is written");
         fs::rename(&tmp, &path).map_err(io)?;
+        #[cfg(test)]
+        super::tests::unsynced(&path);
+        step("a change file has its name");
         let full = {
             let mut unsynced = lock(&self.0.unsynced);
             unsynced.push((path, file));

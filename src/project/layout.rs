@@ -210,6 +210,12 @@ impl Layout {
         self.meta().join("pijul-index")
     }
 
+    /// Where the Pijul repository is made anew.
+    #[must_use]
+    pub fn pijul_rebuild(&self) -> PathBuf {
+        self.meta().join("pijul-rebuild")
+    }
+
     /// There while an import has begun and not ended.
     #[must_use]
     pub fn importing(&self) -> PathBuf {

@@ -34,6 +34,12 @@ const PARSED: usize = 1024;
 const TAG: &[u8] = b"CACHEDIR.TAG";
 const TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
+/// Does a file of this name say classes?
+#[must_use]
+pub fn says_classes(name: &[u8]) -> bool {
+    name == FILE || name == TAG
+}
+
 /// How much history a path has; less is smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

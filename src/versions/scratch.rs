@@ -20,6 +20,12 @@ impl Scratch {
         Self { below, own: Mutex::default() }
     }
 
+    /// Bytes put into it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).values().map(|bytes| bytes.len() as u64).sum()
+    }
+
     fn own(&self, id: &BlobId) -> Option<Arc<[u8]>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }

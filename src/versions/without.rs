@@ -1,27 +1,38 @@
 //! A state without the paths whose class is too low for it: a rewritten root, which shares with the old one everything that did not change.
 //!
 //! What was found to need no change is remembered by its hash and the rules that hold in it, so that of a state only what differs from those
-//! before is looked into. Memory: 32 bytes for each of up to a million such directories; in a state from which something goes, 200 bytes
+//! before is looked into; of a large directory, only the pages that differ. Memory: 64 bytes for each of up to a million such directories and
+//! pages; in a state from which something goes, 200 bytes
 //! for each directory looked into and 100 for each inode that goes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::class::{Class, ClassSettings, Classes, Seen, Token};
+use super::class::{Class, ClassSettings, Classes, Seen, Token, says_classes};
 use super::node::{Content, DirNode, Entry, FileKind};
 use crate::ids::{BlobId, Ino, Lsn, Time};
 use crate::tree::path::{join, split};
 use crate::tree::{BlobRead, BlobWrite, Tree, TreeError, decode_blob, load_state};
 
-/// Directories remembered as needing no change.
+/// Directories and pages remembered as needing no change.
 const REMEMBERED: usize = 1 << 20;
 
 /// Takes paths of low classes out of states.
 #[derive(Debug)]
 pub struct Filter {
     classes: Classes,
-    /// Directories with all below them, under these rules, from which nothing below this class goes.
+    /// Directories with all below them, and pages of directories, under these rules, from which nothing below this class goes.
     clean: HashSet<(BlobId, Token, Class)>,
+    /// Pages with files only, none of which says classes.
+    files: HashSet<BlobId>,
+}
+
+/// A part of a directory.
+enum Part {
+    /// Its entries, and the page that they are.
+    Entries(Vec<Entry>, Option<BlobId>),
+    /// A page with files only, none of which says classes.
+    Files(BlobId),
 }
 
 /// An entry that goes: the directory's path and the name in it.
@@ -31,6 +42,7 @@ type Victim = (Vec<u8>, Vec<u8>);
 struct Frame {
     path: Vec<u8>,
     id: BlobId,
+    place: Token,
     token: Token,
     dirs: std::vec::IntoIter<(Vec<u8>, BlobId)>,
     clean: bool,
@@ -40,7 +52,7 @@ impl Filter {
     /// With these rules.
     #[must_use]
     pub fn new(settings: &ClassSettings) -> Self {
-        Self { classes: Classes::new(settings), clean: HashSet::new() }
+        Self { classes: Classes::new(settings), clean: HashSet::new(), files: HashSet::new() }
     }
 
     /// The state without every path whose class is below `least`; `None` when it has none. What is new of it is stored, not synced.
@@ -75,18 +87,34 @@ impl Filter {
         let mut stack: Vec<Frame> = Vec::new();
         let mut next = Some((Vec::new(), top));
         loop {
-            if let Some((path, id)) = next.take() {
-                let entries = entries(&**blobs, &id)?;
-                seen.enter(&**blobs, &state, &path, &entries)?;
+            let unknown = next.take().filter(|(path, id)| {
+                let place = place(stack.last(), path);
+                !self.clean.contains(&(*id, place, least))
+            });
+            if let Some((path, id)) = unknown {
+                let place = place(stack.last(), &path);
+                let parts = self.parts(&**blobs, &id)?;
+                let speaking = parts.iter().flat_map(|part| match part {
+                    Part::Entries(entries, _) => entries.as_slice(),
+                    Part::Files(_) => &[],
+                });
+                let speaking: Vec<Entry> = speaking.filter(|e| says_classes(&e.name)).cloned().collect();
+                seen.enter(&**blobs, &state, &path, &speaking)?;
                 if self.classes.of(&mut seen, &path, true)? < least {
                     let (dir, name) = split(&path);
                     victims.push((dir.to_vec(), name.to_vec()));
                     stack.iter_mut().for_each(|frame| frame.clean = false);
                 } else {
                     let token = self.classes.token(&mut seen, &path)?;
-                    if !self.clean.contains(&(id, token, least)) {
-                        let mut frame = Frame { path, id, token, dirs: Vec::new().into_iter(), clean: true };
-                        let mut dirs = Vec::new();
+                    let mut frame = Frame { path, id, place, token, dirs: Vec::new().into_iter(), clean: true };
+                    let mut dirs = Vec::new();
+                    for part in parts {
+                        let (entries, page) = match part {
+                            Part::Entries(entries, page) => (entries, page.filter(|page| self.files.contains(page))),
+                            Part::Files(page) if self.clean.contains(&(page, token, least)) => continue,
+                            Part::Files(page) => (decode_blob(&**blobs, &page, "directory page")?, Some(page)),
+                        };
+                        let before = victims.len();
                         for entry in entries {
                             let at = join(&frame.path, &entry.name);
                             if entry.kind == FileKind::Directory {
@@ -101,40 +129,66 @@ impl Filter {
                                 frame.clean = false;
                             }
                         }
-                        if !frame.clean {
-                            stack.iter_mut().for_each(|above| above.clean = false);
+                        if let Some(page) = page.filter(|_| victims.len() == before) {
+                            self.remember((page, token, least));
                         }
-                        frame.dirs = dirs.into_iter();
-                        stack.push(frame);
                     }
+                    if !frame.clean {
+                        stack.iter_mut().for_each(|above| above.clean = false);
+                    }
+                    frame.dirs = dirs.into_iter();
+                    stack.push(frame);
                 }
             }
             let Some(frame) = stack.last_mut() else { return Ok(victims) };
             next = frame.dirs.next();
             if next.is_none() {
                 if frame.clean {
-                    if self.clean.len() >= REMEMBERED {
-                        self.clean.clear();
-                    }
-                    self.clean.insert((frame.id, frame.token, least));
+                    self.remember((frame.id, frame.place, least));
                 }
                 stack.pop();
             }
         }
     }
+
+    fn remember(&mut self, clean: (BlobId, Token, Class)) {
+        if self.clean.len() >= REMEMBERED {
+            self.clean.clear();
+        }
+        self.clean.insert(clean);
+    }
+
+    fn parts(&mut self, blobs: &dyn BlobRead, id: &BlobId) -> Result<Vec<Part>, TreeError> {
+        let pages = match decode_blob(blobs, id, "directory")? {
+            DirNode::Entries(entries) => return Ok(vec![Part::Entries(entries, None)]),
+            DirNode::Pages(pages) => pages,
+        };
+        let mut parts = Vec::with_capacity(pages.len());
+        for page in pages {
+            if self.files.contains(&page) {
+                parts.push(Part::Files(page));
+                continue;
+            }
+            let entries: Vec<Entry> = decode_blob(blobs, &page, "directory page")?;
+            if entries.iter().all(|e| e.kind != FileKind::Directory && !says_classes(&e.name)) {
+                if self.files.len() >= REMEMBERED {
+                    self.files.clear();
+                }
+                self.files.insert(page);
+            }
+            parts.push(Part::Entries(entries, Some(page)));
+        }
+        Ok(parts)
+    }
 }
 
-fn entries(blobs: &dyn BlobRead, id: &BlobId) -> Result<Vec<Entry>, TreeError> {
-    Ok(match decode_blob(blobs, id, "directory")? {
-        DirNode::Entries(entries) => entries,
-        DirNode::Pages(pages) => {
-            let mut all = Vec::new();
-            for page in pages {
-                all.append(&mut decode_blob(blobs, &page, "directory page")?);
-            }
-            all
-        }
-    })
+/// Names a directory's path and the rules that hold in the one above: with what it holds, that decides what goes, so that it need not be read.
+fn place(above: Option<&Frame>, path: &[u8]) -> Token {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&above.map_or([0; 16], |frame| frame.token)).update(path);
+    let mut out = [0; 16];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    out
 }
 
 #[cfg(test)]

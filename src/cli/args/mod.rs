@@ -1,6 +1,8 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
 pub mod config;
+#[cfg(feature = "pijul")]
+pub mod pijul;
 pub mod purge;
 pub mod retention;
 pub mod wal;
@@ -16,6 +18,8 @@ use crate::cli::verbs;
 use crate::error::Result;
 
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
+#[cfg(feature = "pijul")]
+pub use pijul::{PijulRebuildArgs, PijulVerb};
 pub use purge::PurgeArgs;
 pub use retention::{ThinArgs, UsageArgs, UsageBy};
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
@@ -100,6 +104,10 @@ pub enum Verb {
     /// Look at the settings and change them
     #[command(subcommand, after_help = config::HELP)]
     Config(ConfigVerb),
+    /// Mend the Pijul repository
+    #[cfg(feature = "pijul")]
+    #[command(subcommand)]
+    Pijul(PijulVerb),
     /// Look at the log, check it, prune it, mend it
     #[command(subcommand, after_help = wal::HELP)]
     Wal(WalVerb),
@@ -129,6 +137,8 @@ impl Verb {
             Self::Usage(args) => verbs::usage::run(&args, session),
             Self::Thin(args) => verbs::thin::run(&args, session),
             Self::Config(verb) => verbs::config::run(&verb, session),
+            #[cfg(feature = "pijul")]
+            Self::Pijul(PijulVerb::Rebuild(args)) => verbs::pijul::rebuild::run(&args, session),
             Self::Wal(WalVerb::Inspect(args)) => verbs::wal::inspect::run(&args, session),
             Self::Wal(WalVerb::Verify(args)) => verbs::wal::verify::run(&args, session),
             Self::Wal(WalVerb::Prune(args)) => verbs::wal::prune::run(&args, session),
@@ -150,6 +160,8 @@ impl Verb {
             Self::Usage(args) => args.json,
             Self::Thin(args) => args.json,
             Self::Config(ConfigVerb::List(args)) => args.json,
+            #[cfg(feature = "pijul")]
+            Self::Pijul(PijulVerb::Rebuild(args)) => args.json,
             Self::Wal(WalVerb::Inspect(args)) => args.json,
             Self::Wal(WalVerb::Verify(args)) => args.json,
             Self::Wal(WalVerb::Prune(args)) => args.json,

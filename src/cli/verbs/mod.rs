@@ -10,6 +10,8 @@ pub mod init;
 pub mod list;
 #[cfg(feature = "fuse")]
 pub mod mount;
+#[cfg(feature = "pijul")]
+pub mod pijul;
 mod prometheus;
 pub mod purge;
 pub mod restore;

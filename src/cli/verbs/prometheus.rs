@@ -25,6 +25,10 @@ pub fn text(report: &StatusReport) -> String {
     if let Some(pijul) = report.pijul {
         m.gauge("pijul_versions", "Versions that Pijul has.", pijul.0);
     }
+    if let Some(p) = &report.pijul_state {
+        m.gauge("pijul_lag_versions", "Versions that are kept and that Pijul lacks yet.", p.lag);
+        m.gauge("pijul_refused_versions", "Versions that Pijul did not take as they are.", p.refused);
+    }
     m.gauge("versions_thinned", "Versions that were thinned out since the project began.", report.thinned);
     if let Some(size) = &report.size {
         m.head("store_bytes", "gauge", "Bytes of disk that the project's directory takes, by part.");

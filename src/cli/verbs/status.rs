@@ -5,7 +5,7 @@ use crate::cli::grammar::Paths;
 use crate::cli::output::{self, Out};
 use crate::cli::session::Session;
 use crate::cli::verbs::prometheus;
-use crate::control::message::{Health, Horizon, PathBytes, StatusReport};
+use crate::control::message::{Health, Horizon, PathBytes, PijulReport, StatusReport};
 use crate::control::{Client, Request};
 use crate::engine::status;
 use crate::engine::store_size::file_system_size;
@@ -127,6 +127,9 @@ pub fn show(out: &mut Out, report: &StatusReport, json: bool) -> Result<()> {
     if more > 0 {
         row("", format!("        and {more} more paths (--json lists them)"))?;
     }
+    if let Some(p) = &report.pijul_state {
+        pijul_trouble(p, &mut row)?;
+    }
     let pijul = report.pijul.map_or_else(String::new, |p| format!(", {p} of them in Pijul"));
     let thinned = if report.thinned > 0 { format!(", {} of them thinned out", report.thinned) } else { String::new() };
     row("versions", format!("{}{pijul}{thinned}", report.versions))?;
@@ -192,6 +195,26 @@ fn pending(report: &StatusReport) -> String {
         Some(q) => format!("{plain} (peak {})", q.peak.operations),
         None => plain,
     }
+}
+
+/// What of Pijul is not as it should be.
+fn pijul_trouble(p: &PijulReport, row: &mut dyn FnMut(&str, String) -> Result<()>) -> Result<()> {
+    if let Some(rebuild) = &p.rebuild {
+        row("pijul", format!("is made anew: {} of {} versions", rebuild.versions, rebuild.of))?;
+    } else if p.lag > 0 {
+        row("pijul", format!("lacks {} versions yet; it has {} changes", p.lag, p.changes))?;
+    }
+    if let Some(what) = &p.foreign {
+        let then = "nothing is recorded on top of it: `pijul unrecord` it in the project's directory, or `ize pijul rebuild --yes`";
+        row("NOT OURS", format!("{what}; {then}"))?;
+    }
+    if let Some(what) = &p.missing {
+        row("MISSING", what.clone())?;
+    }
+    if let Some((seq, why)) = &p.last_refused {
+        row("REFUSED", format!("Pijul did not take {} versions as they are; the last is {seq}: {why}", p.refused))?;
+    }
+    Ok(())
 }
 
 fn since(horizon: Option<Horizon>, back: &str, none: &str) -> String {

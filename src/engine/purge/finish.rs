@@ -205,6 +205,7 @@ fn rest(layout: &Layout, done: &mut Done) -> Result<()> {
     for path in [
         layout.pijul(),
         layout.pijul_index(),
+        layout.pijul_rebuild(),
         layout.wal().join("torn"),
         layout.wal().join("repaired"),
         layout.last_recovery(),

@@ -1,6 +1,8 @@
 //! The door, and the client's everyday commands.
 
 use super::kit::*;
+use std::sync::atomic::Ordering;
+
 use crate::error::Class;
 use crate::ids::{Lsn, StoreId, VersionSeq};
 use crate::pijul::{Outcome, Repository};
@@ -68,12 +70,15 @@ fn a_head_that_ize_did_not_write_is_named_and_refused() {
 #[test]
 fn a_version_that_libpijul_refuses_is_recorded_as_manifests() {
     let mut b = Bench::new();
-    b.repository.refuse_text = true;
+    b.repository.refuse.text.store(true, Ordering::Relaxed);
     let (one, two) = (tree([("a", file("1"))]), tree([("a", file("1")), ("bad", file("refuse me"))]));
     let three = tree([("a", file("3")), ("bad", file("refuse me"))]);
     let versions =
         [version(1, changes(&Tree::new(), &one, &[])), version(2, changes(&one, &two, &[])), version(3, changes(&two, &three, &[]))];
-    assert!(b.repository.record_many(&versions).unwrap().iter().all(|o| matches!(o, Outcome::Recorded(_))));
+    let outcomes = b.repository.record_many(&versions).unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Recorded(_), Outcome::Safe(..), Outcome::Recorded(_)]), "{outcomes:?}");
+    let log = b.repository.log().unwrap();
+    assert!(log[1].refusal.as_ref().is_some_and(|r| r.why.contains("cannot diff") && r.holds.is_none()), "{log:?}");
     let clone = b.home.path().join("clone");
     pijul(b.home.path(), b.home.path(), &["clone", b.project().to_str().unwrap(), clone.to_str().unwrap()]);
     assert!(std::fs::read_to_string(clone.join("bad")).unwrap().starts_with("ize-manifest 1 9\n"));
@@ -81,7 +86,7 @@ fn a_version_that_libpijul_refuses_is_recorded_as_manifests() {
     // The next ordinary version of it is a text again.
     b.tree = three;
     b.seq = 3;
-    b.repository.refuse_text = false;
+    b.repository.refuse.text.store(false, Ordering::Relaxed);
     b.step(tree([("a", file("3")), ("bad", file("good now"))]), &[]);
     b.check();
 }

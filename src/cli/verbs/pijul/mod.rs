@@ -1,0 +1,3 @@
+//! The verbs about the Pijul repository, one file a verb.
+
+pub mod rebuild;
