@@ -4,12 +4,13 @@
 //! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
 //! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
 //! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
-//! [`reader`] reads a clone back.
+//! [`snapshot`] looks at a repository that others may have open, [`head_tree`] is what its head holds, [`reader`] reads that back.
 //!
 //! Order of one version: change file written and renamed; change file and its directory synced; pristine committed. A crash between any
 //! two leaves the pristine without the version (it is recorded again; the stray file is swept), or with all of it.
 
 mod apply;
+pub mod head_tree;
 pub mod header;
 pub mod manifest;
 pub mod names;
@@ -17,6 +18,7 @@ mod plan;
 pub mod reader;
 mod repository;
 pub mod sidecar;
+pub mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
