@@ -132,7 +132,7 @@ impl Feed {
     }
 }
 
-fn tree(blobs: &Arc<dyn BlobRead>, root: Option<BlobId>) -> Result<Tree> {
+pub(crate) fn tree(blobs: &Arc<dyn BlobRead>, root: Option<BlobId>) -> Result<Tree> {
     Ok(Tree::open(Arc::clone(blobs), root, Ino(2), crate::ids::Lsn::ZERO, crate::ids::Time::default())?)
 }
 
@@ -184,13 +184,13 @@ fn op_type(d: &Difference) -> &'static str {
 }
 
 /// One of the two states, for hard links.
-struct Side<'a> {
-    blobs: &'a Arc<dyn BlobRead>,
-    tree: Tree,
+pub(crate) struct Side<'a> {
+    pub(crate) blobs: &'a Arc<dyn BlobRead>,
+    pub(crate) tree: Tree,
 }
 
 impl Side<'_> {
-    fn item(&mut self, ino: Ino, node: &Node) -> Result<Item> {
+    pub(crate) fn item(&mut self, ino: Ino, node: &Node) -> Result<Item> {
         let linked = node.kind != FileKind::Directory && node.nlink > 1;
         let first_name = if linked { self.paths(ino)?.into_iter().next() } else { None };
         let content = StateFile { blobs: Arc::clone(self.blobs), content: node.content.clone(), size: node.size };
@@ -214,7 +214,7 @@ impl Side<'_> {
         Ok(paths)
     }
 
-    fn node(&mut self, ino: Ino) -> Result<Option<Node>> {
+    pub(crate) fn node(&mut self, ino: Ino) -> Result<Option<Node>> {
         match self.tree.inode(ino) {
             Ok(_) => {}
             Err(crate::tree::TreeError::NoInode(_)) => return Ok(None),

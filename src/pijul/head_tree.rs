@@ -61,6 +61,11 @@ impl HeadTree {
         self.paths.get(&key(path)).map(|(held, _)| *held)
     }
 
+    /// The same, which is then gone from here.
+    pub fn take(&mut self, path: &str) -> Option<Held> {
+        self.paths.remove(&key(path)).map(|(held, _)| held)
+    }
+
     /// When a path last changed, where that was asked for: the time of the last change that touched it.
     #[must_use]
     pub fn time(&self, path: &str) -> Option<Time> {
