@@ -105,15 +105,18 @@ impl Feed {
         for d in &differences {
             let born =
                 d.path.is_empty() && d.old.is_none() && d.new.as_ref().is_some_and(|n| n.attrs.mode != 0o755 || !n.xattrs.is_empty());
-            if !d.is_notable() && !born {
+            let linked = |node: &Option<Node>| node.as_ref().is_some_and(|node| node.kind != FileKind::Directory && node.nlink > 1);
+            let told = d.is_notable() || born;
+            if !told && !linked(&d.old) && !linked(&d.new) {
                 continue;
             }
-            changes.push(TreeChange {
-                path: d.path.clone(),
-                from: d.from.clone(),
-                old: d.old.as_ref().map(|node| old.item(d.was.unwrap_or(d.ino), node)).transpose()?,
-                new: d.new.as_ref().map(|node| new.item(d.ino, node)).transpose()?,
-            });
+            let before = d.old.as_ref().map(|node| old.item(d.was.unwrap_or(d.ino), node)).transpose()?;
+            let after = d.new.as_ref().map(|node| new.item(d.ino, node)).transpose()?;
+            // Where another name of the file came or went, only what its sidecar says of the first one may be different.
+            let first = |item: &Option<Item>| item.as_ref().and_then(|item| item.first_name.clone());
+            if told || first(&before) != first(&after) {
+                changes.push(TreeChange { path: d.path.clone(), from: d.from.clone(), old: before, new: after });
+            }
         }
         if differences.iter().any(|d| d.from.is_some() && d.new.as_ref().is_some_and(|n| n.kind == FileKind::Directory)) {
             moved_links(&blobs, &after, &mut old, &mut new, &mut changes)?;
