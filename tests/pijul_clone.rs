@@ -64,7 +64,7 @@ fn odd(m: &Path) {
     write("newlines", b"\n\n\n");
     write("long line", &vec![b'x'; 1 << 20]);
     write("longer line", &vec![b'x'; (1 << 20) + 1]);
-    write("text at the limit", "line\n".repeat(1 << 18)[..1 << 20].as_bytes());
+    write("text at the limit", &"line\n".repeat(1 << 18).as_bytes()[..1 << 20]);
     write("manifest", b"ize-manifest 1 0\n");
     write("sidecar", b"ize-meta 1\nmode 0600\n");
     write("markers", b">>>>>>> 1\na\n======= 1\nb\n<<<<<<< 1\n");

@@ -21,6 +21,8 @@ mod parts;
 #[cfg(feature = "pijul")]
 pub mod pijul_feed;
 pub mod pijul_index;
+#[cfg(feature = "pijul")]
+mod pijul_renames;
 pub mod prune;
 pub mod purge;
 pub mod read_only;

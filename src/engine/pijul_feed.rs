@@ -121,6 +121,7 @@ impl Feed {
         if differences.iter().any(|d| d.from.is_some() && d.new.as_ref().is_some_and(|n| n.kind == FileKind::Directory)) {
             moved_links(&blobs, &after, &mut old, &mut new, &mut changes)?;
         }
+        super::pijul_renames::pair(&mut changes);
         Ok(VersionInput {
             id: version.id.0,
             seq: version.seq,

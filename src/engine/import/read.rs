@@ -82,6 +82,7 @@ pub(super) struct Given {
 }
 
 /// What that is.
+#[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "only a Pijul repository gives"))]
 pub(super) enum GivenBody {
     Enter,
     Leave(Option<Vec<Vec<u8>>>),
