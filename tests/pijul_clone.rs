@@ -42,6 +42,12 @@ fn clone(home: &Home, dir: &str) -> PathBuf {
     clone
 }
 
+/// The change that the client says a line is of, as far as it is shown: a hash, a blank line, and the lines of that change.
+fn credited<'a>(credit: &'a str, line: &str) -> &'a str {
+    let before = credit.split(&format!("> {line}\n")).next().unwrap();
+    before.lines().rev().find(|l| !l.is_empty() && !l.starts_with('>')).unwrap().trim()
+}
+
 /// A project made of a repository, mounted.
 fn back(args: &[&OsStr]) -> Home {
     let home = Home::new();
@@ -364,6 +370,30 @@ fn a_head_is_taken_and_not_what_lies_in_the_working_copy() {
     assert_eq!(fs::metadata(clone.join(".pijul/pristine/db")).unwrap().len(), 1 << 20);
 }
 
+/// As `git checkout` renames, and `mv` from one file system to another.
+#[test]
+fn a_file_that_is_made_anew_under_another_name_keeps_the_credit_of_its_lines() {
+    let home = Home::new();
+    home.mount();
+    let m = &home.mount;
+    sh(m, "mkdir old; seq 20 > old/a; seq 100 120 > old/b");
+    home.ok(&["commit", "p"]);
+    sh(m, "echo second >> old/a");
+    home.ok(&["commit", "p"]);
+    sh(m, "mkdir new; for f in a b; do cat old/$f > new/$f; rm old/$f; done; rmdir old");
+    home.ok(&["commit", "p"]);
+    let hashes: Vec<String> = home.history().iter().map(|c| c["hash"].as_str().unwrap().to_owned()).collect();
+    let log = pijul(&home.project(), &["log"]);
+    assert!(log.contains("new/a <- old/a") && log.contains("new/b <- old/b"), "{log}");
+    let clone = clone(&home, "clone");
+    let credit = pijul(&clone, &["credit", "new/a"]);
+    for (line, n) in [("1", 2), ("20", 2), ("second", 1)] {
+        assert!(hashes[n].starts_with(credited(&credit, line)), "{line}: {credit}");
+    }
+    assert!(!clone.join("old").exists());
+    home.ok(&["fsck", "p", "--deep"]);
+}
+
 /// The client's everyday commands on a long history, made through the mount. `IZE_TEST_CHANGES=2000` is the figure of the issue.
 #[test]
 fn the_real_client_reads_a_repository_of_many_changes() {
@@ -423,11 +453,9 @@ fn the_real_client_reads_a_repository_of_many_changes() {
     let clone = clone(&home, "clone");
     let credit = pijul(&clone, &["credit", "log.txt"]);
     for n in [0, history.len() / 2, history.len() - 2] {
-        // A hash, a blank line, and the lines of that change.
-        let line = format!("> change {}\n", count - 1 - n as u64);
-        let before = credit.split(&line).next().unwrap();
-        let hash = before.lines().rev().find(|l| !l.is_empty() && !l.starts_with('>')).unwrap();
-        assert!(history[n].starts_with(hash.trim()), "{line} is credited to {hash}, and is of {}", history[n]);
+        let line = format!("change {}", count - 1 - n as u64);
+        let hash = credited(&credit, &line);
+        assert!(history[n].starts_with(hash), "{line} is credited to {hash}, and is of {}", history[n]);
     }
     let side = pijul(&project, &["fork", "side"]);
     let channels = pijul(&project, &["channel"]);

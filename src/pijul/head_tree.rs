@@ -17,7 +17,7 @@ use libpijul::{ArcTxn, ChannelRef, ChannelTxnT, Conflict, DepsTxnT, GraphTxnT, H
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Time};
 use crate::pijul::apply::refused;
-use crate::pijul::store::ChangeFiles;
+use crate::pijul::spooled::Spooled;
 
 /// Conflicts that are named.
 const NAMED: usize = 20;
@@ -143,13 +143,7 @@ fn key(path: &str) -> String {
 }
 
 /// Reads the tree of a channel in a transaction with an empty tree table.
-pub(super) fn read(
-    txn: &ArcTxn<MutTxn0>,
-    channel: &ChannelRef<MutTxn0>,
-    changes: &ChangeFiles,
-    bytes: bool,
-    times: bool,
-) -> Result<HeadTree> {
+pub(super) fn read(txn: &ArcTxn<MutTxn0>, channel: &ChannelRef<MutTxn0>, changes: &Spooled, bytes: bool, times: bool) -> Result<HeadTree> {
     let spool = if bytes { Some(tempfile::tempfile().map_err(|e| Error::io("cannot create a temporary file", e))?) } else { None };
     let sink = Sink::new(spool);
     // One worker: a second only waits for the first.
@@ -182,7 +176,7 @@ fn named(conflicts: &BTreeSet<Conflict>) -> Vec<String> {
 struct Times<'a> {
     txn: &'a ArcTxn<MutTxn0>,
     channel: &'a ChannelRef<MutTxn0>,
-    changes: &'a ChangeFiles,
+    changes: &'a Spooled,
     known: HashMap<ChangeId, Time>,
 }
 

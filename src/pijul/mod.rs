@@ -19,6 +19,7 @@ pub mod reader;
 mod repository;
 pub mod sidecar;
 pub mod snapshot;
+mod spooled;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ use crate::pijul::apply::refused;
 use crate::pijul::head_tree::{self, HeadTree};
 use crate::pijul::header::{self, Coverage};
 use crate::pijul::repository::{guarded, open_pristine};
+use crate::pijul::spooled::Spooled;
 use crate::pijul::store::ChangeFiles;
 
 /// How long a writer is waited for, unless said otherwise.
@@ -149,8 +150,9 @@ impl Snapshot {
             // The tree table is the working copy's, which may be in any state: not looked at.
             txn.write().begin_scratch_tree().map_err(refused("cannot begin"))?;
             let loaded = self.load(&txn, channel)?;
+            let changes = Spooled::new(self.changes.clone()).doing(|| "cannot create a temporary file".to_owned())?;
             // Dropped, never committed.
-            head_tree::read(&txn, &loaded, &self.changes, bytes, times)
+            head_tree::read(&txn, &loaded, &changes, bytes, times)
         })
     }
 

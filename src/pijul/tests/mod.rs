@@ -5,3 +5,4 @@ mod crash;
 mod histories;
 mod kit;
 mod odd;
+mod spooled;
