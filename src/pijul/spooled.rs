@@ -25,8 +25,16 @@ pub(super) struct Spooled {
 
 struct Spool {
     file: File,
-    /// Where the contents of each change stand, and how long they are; and where the next ones go.
-    known: Mutex<(HashMap<Hash, (u64, u64)>, u64)>,
+    known: Mutex<Known>,
+}
+
+/// Where the contents of changes stand.
+#[derive(Default)]
+struct Known {
+    /// Of each, and how long they are.
+    places: HashMap<Hash, (u64, u64)>,
+    /// Where the next ones go.
+    end: u64,
 }
 
 impl Spooled {
@@ -38,14 +46,14 @@ impl Spooled {
     /// Where the contents of a change are.
     fn place(&self, hash: &Hash) -> Result<(u64, u64), StoreError> {
         let mut known = self.spool.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = known.0.get(hash) {
+        if let Some(place) = known.places.get(hash) {
             return Ok(*place);
         }
         let change = Change::deserialize(&self.files.path(hash).to_string_lossy(), Some(hash))?;
-        let place = (known.1, change.contents.len() as u64);
+        let place = (known.end, change.contents.len() as u64);
         self.spool.file.write_all_at(&change.contents, place.0)?;
-        known.1 += place.1;
-        known.0.insert(*hash, place);
+        known.end += place.1;
+        known.places.insert(*hash, place);
         Ok(place)
     }
 
