@@ -242,7 +242,7 @@ fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
                 lock.lock().unwrap().take().unwrap().release_clean().unwrap();
                 Response::ok(())
             }
-            Request::Restore(_) | Request::Prune(_) | Request::Thin(_) => Error::new(Class::Full, "no room").into(),
+            Request::Restore(_) | Request::Prune(_) | Request::Thin(_) | Request::Pijul | Request::PijulRebuild(_) => Error::new(Class::Full, "no room").into(),
         }
     })
     .unwrap();
@@ -258,7 +258,8 @@ fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
     ran.succeeds();
     assert!(ran.err.contains("unmounted `notes`"), "{}", ran.err);
     assert!(server.stop(Duration::from_secs(5)));
-    assert_eq!(asked.lock().unwrap().len(), 6);
+    // Status asks about Pijul too.
+    assert_eq!(asked.lock().unwrap().iter().filter(|request| !matches!(request, Request::Pijul)).count(), 6);
     home.ize(&["sync", "notes"]).fails(10, "no daemon");
 }
 

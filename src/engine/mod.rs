@@ -24,6 +24,8 @@ pub mod pijul_feed;
 pub mod pijul_index;
 #[cfg(feature = "pijul")]
 mod pijul_rebuild;
+#[cfg(feature = "pijul")]
+mod pijul_renames;
 pub mod prune;
 pub mod purge;
 pub mod read_only;

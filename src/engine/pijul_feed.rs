@@ -246,19 +246,23 @@ impl Feed {
         for d in &differences {
             let born =
                 d.path.is_empty() && d.old.is_none() && d.new.as_ref().is_some_and(|n| n.attrs.mode != 0o755 || !n.xattrs.is_empty());
-            if !d.is_notable() && !born {
+            let linked = |node: &Option<Node>| node.as_ref().is_some_and(|node| node.kind != FileKind::Directory && node.nlink > 1);
+            let told = d.is_notable() || born;
+            if !told && !linked(&d.old) && !linked(&d.new) {
                 continue;
             }
-            changes.push(TreeChange {
-                path: d.path.clone(),
-                from: d.from.clone(),
-                old: d.old.as_ref().map(|node| old.item(d.was.unwrap_or(d.ino), node)).transpose()?,
-                new: d.new.as_ref().map(|node| new.item(d.ino, node)).transpose()?,
-            });
+            let before = d.old.as_ref().map(|node| old.item(d.was.unwrap_or(d.ino), node)).transpose()?;
+            let after = d.new.as_ref().map(|node| new.item(d.ino, node)).transpose()?;
+            // Where another name of the file came or went, only what its sidecar says of the first one may be different.
+            let first = |item: &Option<Item>| item.as_ref().and_then(|item| item.first_name.clone());
+            if told || first(&before) != first(&after) {
+                changes.push(TreeChange { path: d.path.clone(), from: d.from.clone(), old: before, new: after });
+            }
         }
         if differences.iter().any(|d| d.from.is_some() && d.new.as_ref().is_some_and(|n| n.kind == FileKind::Directory)) {
             moved_links(&blobs, &after, &mut old, &mut new, &mut changes)?;
         }
+        super::pijul_renames::pair(&mut changes);
         Ok(described(version, op_type, changes))
     }
 }
@@ -283,7 +287,7 @@ fn described(version: &Version, op_type: &str, changes: Vec<TreeChange>) -> Vers
     }
 }
 
-fn tree(blobs: &Arc<dyn BlobRead>, root: Option<BlobId>) -> Result<Tree> {
+pub(crate) fn tree(blobs: &Arc<dyn BlobRead>, root: Option<BlobId>) -> Result<Tree> {
     Ok(Tree::open(Arc::clone(blobs), root, Ino(2), crate::ids::Lsn::ZERO, crate::ids::Time::default())?)
 }
 
@@ -335,13 +339,13 @@ fn op_type(d: &Difference) -> &'static str {
 }
 
 /// One of the two states, for hard links.
-struct Side<'a> {
-    blobs: &'a Arc<dyn BlobRead>,
-    tree: Tree,
+pub(crate) struct Side<'a> {
+    pub(crate) blobs: &'a Arc<dyn BlobRead>,
+    pub(crate) tree: Tree,
 }
 
 impl Side<'_> {
-    fn item(&mut self, ino: Ino, node: &Node) -> Result<Item> {
+    pub(crate) fn item(&mut self, ino: Ino, node: &Node) -> Result<Item> {
         let linked = node.kind != FileKind::Directory && node.nlink > 1;
         let first_name = if linked { self.paths(ino)?.into_iter().next() } else { None };
         let content = StateFile { blobs: Arc::clone(self.blobs), content: node.content.clone(), size: node.size };
@@ -365,7 +369,7 @@ impl Side<'_> {
         Ok(paths)
     }
 
-    fn node(&mut self, ino: Ino) -> Result<Option<Node>> {
+    pub(crate) fn node(&mut self, ino: Ino) -> Result<Option<Node>> {
         match self.tree.inode(ino) {
             Ok(_) => {}
             Err(crate::tree::TreeError::NoInode(_)) => return Ok(None),

@@ -434,7 +434,7 @@ fn versions_that_were_made_on_a_full_disk_are_what_the_log_gives() {
     disk.set_capacity(None);
     core.close().unwrap();
     for held in [0, u64::MAX] {
-        let report = sessions::check_whole(&disk, fsck::Options { deep: true, held }, "full");
+        let report = sessions::check_whole(&disk, fsck::Options { deep: true, held, ..fsck::Options::default() }, "full");
         assert!(report.rebuilt >= versions && versions > 0, "{} of {versions}", report.rebuilt);
     }
     // It would be cut otherwise: who may hold nothing could not make it again.

@@ -31,6 +31,8 @@ pub enum Part {
     Purged,
     /// `meta/import.toml`.
     Import,
+    /// `.pijul`, and `meta/pijul-index`.
+    Pijul,
     /// `meta/RESCUE.md`, `meta/rescue.py`.
     Rescue,
 }
@@ -50,6 +52,7 @@ impl Part {
             Self::Identity => "identity",
             Self::Purged => "purged",
             Self::Import => "import",
+            Self::Pijul => "pijul",
             Self::Rescue => "rescue",
         }
     }

@@ -79,6 +79,13 @@ pub(super) fn explain(findings: &mut [Finding], known: &Known<'_>) {
             Part::Import => {
                 finding.affected.note = Some("no file and no version: an import that is unfinished".to_owned());
             }
+            Part::Pijul => {
+                finding.affected.note =
+                    Some("no file and no version: only the Pijul repository, which is made from the versions".to_owned());
+                if finding.mend.is_empty() {
+                    finding.mend = "`ize pijul rebuild` makes it again from the versions".to_owned();
+                }
+            }
             // It says so itself.
             Part::Rescue => {}
             Part::State => finding.mend = state(&finding.affected, known.versions),

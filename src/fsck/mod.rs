@@ -1,5 +1,5 @@
 //! Checks a whole store: log, packs and their index files, checkpoint, version log, every state that is kept, that the log makes the newest of
-//! them (`rebuild`), and the small files (`small`); and says of each finding which files and versions it concerns and what can be done. Only
+//! them (`rebuild`), the small files (`small`), and that Pijul has what the versions say (`pijul`); and says of each finding which files and versions it concerns and what can be done. Only
 //! reads. Works without a mount and beside a live writer, whose moving parts are looked at again before anything is said of them: the
 //! checkpoint is read first, then the versions up to it, and what they name is never changed by a writer (blobs only move, and are looked
 //! for again).
@@ -7,7 +7,7 @@
 mod finding;
 mod mend;
 #[cfg(feature = "pijul")]
-mod pijul_head;
+mod pijul;
 mod rebuild;
 mod small;
 
@@ -28,6 +28,7 @@ pub use crate::versions::check::Affected;
 use crate::versions::check::log::{VersionsReport, check as check_versions};
 use crate::versions::check::{Checker, StatesReport, Whose};
 use crate::versions::checkpoint::{self, Checkpoint};
+use crate::versions::class::ClassSettings;
 use crate::wal::scan::Verdict;
 use crate::wal::verify::{VerifyReport, verify};
 use crate::wal::{Bounds, format::segment_of_name};
@@ -42,13 +43,17 @@ const SOUND: usize = 1 << 20;
 pub struct Options {
     /// Read and hash every byte of the packs, too, and make every version again that the log still holds, not only the newest.
     pub deep: bool,
+    /// Which paths have a history that lasts: Pijul has those.
+    pub classes: ClassSettings,
+    /// User and group whose files say nothing of an owner in Pijul.
+    pub owner: (u32, u32),
     /// Bytes that may be held in memory of what a version made again has and the store has not.
     pub held: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { deep: false, held: rebuild::HELD }
+        Self { deep: false, classes: ClassSettings::default(), owner: (0, 0), held: rebuild::HELD }
     }
 }
 
@@ -73,6 +78,8 @@ pub struct Report {
     pub passed_over: u64,
     /// What the walk through the states came to, but for its findings.
     pub states: StatesReport,
+    /// The last version that the Pijul repository has, its changes, and how many of its paths were compared with that version (`deep`).
+    pub pijul: Option<(VersionSeq, u64, u64)>,
     /// Operations that no version holds yet; `None` when that could not be found out.
     pub pending: Option<u64>,
     /// Times that the store was looked at.
@@ -134,6 +141,8 @@ struct Look<'a> {
     layout: &'a Layout,
     store: StoreId,
     deep: bool,
+    #[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "without Pijul there is nothing to compare"))]
+    options: &'a Options,
     held: u64,
     checkpoint: Option<Checkpoint>,
     blobs: Arc<Blobs>,
@@ -149,7 +158,7 @@ struct BadRecord {
 }
 
 impl<'a> Look<'a> {
-    fn new(storage: &'a Arc<dyn Storage>, layout: &'a Layout, store: StoreId, options: &Options) -> Result<Self> {
+    fn new(storage: &'a Arc<dyn Storage>, layout: &'a Layout, store: StoreId, options: &'a Options) -> Result<Self> {
         let mut report = Report::default();
         // First of all: what it names is in the files that are read after it.
         let checkpoint = match checkpoint::read(&**storage, &layout.checkpoint(), store) {
@@ -170,8 +179,8 @@ impl<'a> Look<'a> {
         if !options.deep {
             report.findings.extend(opened.findings.iter().map(Finding::of_pack));
         }
-        let (Options { deep, held }, blobs, between) = (options.clone(), Arc::new(blobs), String::new());
-        Ok(Self { storage, layout, store, deep, held, checkpoint, blobs, report, between })
+        let (&Options { deep, held, .. }, blobs, between) = (options, Arc::new(blobs), String::new());
+        Ok(Self { storage, layout, store, deep, options, held, checkpoint, blobs, report, between })
     }
 
     fn run(mut self, progress: &mut Progress<'_>) -> Result<Looked> {
@@ -190,6 +199,8 @@ impl<'a> Look<'a> {
         let tree = self.overlay(&log, &bad)?;
         self.checkpoint_fits(&versions);
         self.small_files(&versions);
+        #[cfg(feature = "pijul")]
+        self.pijul(&versions)?;
         mend::explain(
             &mut self.report.findings,
             &mend::Known {

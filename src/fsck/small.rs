@@ -23,8 +23,6 @@ impl Look<'_> {
         if !versions.versions.is_empty() && !self.layout.pijul().is_dir() {
             self.report.notes.push("there is no Pijul repository; versions do not need it".to_owned());
         }
-        #[cfg(feature = "pijul")]
-        self.pijul_head();
     }
 
     fn identity(&mut self) {
@@ -107,8 +105,8 @@ impl Look<'_> {
                 let source = begun.source.display();
                 let gone = if begun.source.is_dir() { "" } else { ", which is not there now" };
                 self.report.notes.push(format!(
-                    "the import of {source}{gone} is unfinished: `ize init {} --from {source}` goes on with it; without meta/import.toml what is there stays as it is",
-                    name()
+                    "the import of {source}{gone} is unfinished: `{}` goes on with it; without meta/import.toml what is there stays as it is",
+                    begun.command(&name())
                 ));
             }
             Err(e) => {

@@ -4,7 +4,7 @@
 //! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
 //! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
 //! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
-//! [`reader`] reads a clone back.
+//! [`snapshot`] looks at a repository that others may have open, [`head_tree`] is what its head holds, [`reader`] reads that back.
 //!
 //! Order of a transaction, which has one version or many: a marker with the last version's number, durable; change files written and
 //! renamed; change files and their directories synced; pristine committed; marker removed. A crash between any two leaves the pristine
@@ -12,6 +12,7 @@
 
 mod apply;
 mod bulk;
+pub mod head_tree;
 pub mod header;
 pub mod manifest;
 pub mod names;
@@ -21,6 +22,8 @@ pub mod reader;
 pub mod refusal;
 mod repository;
 pub mod sidecar;
+pub mod snapshot;
+mod spooled;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;

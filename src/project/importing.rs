@@ -17,6 +17,8 @@ use crate::project::{Project, atomic, base64};
 pub struct Importing {
     /// Where it takes the files from: absolute, without symbolic links.
     pub source: PathBuf,
+    /// The source is a Pijul repository, of which the head is taken.
+    pub pijul: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -25,6 +27,8 @@ struct File {
     source: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source_b64: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pijul: bool,
     /// CRC-32 of its bytes, hexadecimal: a directory that is not the one meant must not be taken for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     check: Option<String>,
@@ -58,7 +62,7 @@ impl Importing {
         if file.check.is_some_and(|said| said != check(source.as_bytes())) {
             return Err(damaged("`source` does not fit `check` (remove that line if the source is right)"));
         }
-        Ok(Some(Self { source: source.into() }))
+        Ok(Some(Self { source: source.into(), pijul: file.pijul }))
     }
 
     /// Writes the file durably.
@@ -68,7 +72,7 @@ impl Importing {
     pub fn write(&self, layout: &Layout) -> Result<()> {
         let bytes = self.source.as_os_str().as_bytes();
         let source_b64 = std::str::from_utf8(bytes).is_err().then(|| base64::encode(bytes));
-        let file = File { source: String::from_utf8_lossy(bytes).into_owned(), source_b64, check: Some(check(bytes)) };
+        let file = File { source: String::from_utf8_lossy(bytes).into_owned(), source_b64, pijul: self.pijul, check: Some(check(bytes)) };
         let text = toml::to_string(&file).map_err(|e| Error::new(Class::Failed, e.to_string()))?;
         atomic::replace(&layout.importing(), text.as_bytes())
     }
@@ -83,12 +87,19 @@ impl Importing {
         atomic::sync_dir(&layout.meta())
     }
 
+    /// The command that goes on with it, for project `name`.
+    #[must_use]
+    pub fn command(&self, name: &str) -> String {
+        format!("ize init {name} {} {}", if self.pijul { "--from-pijul" } else { "--from" }, self.source.display())
+    }
+
     /// The error of whoever wants `project` whole.
     #[must_use]
     pub fn unfinished(&self, project: &Project) -> Error {
         let (name, source) = (&project.identity.name, self.source.display());
         Error::new(Class::Refused, format!("the import of {source} into `{name}` is unfinished")).hint(format!(
-            "`ize init {name} --from {source}` goes on with it; remove {} to keep what is there as it is",
+            "`{}` goes on with it; remove {} to keep what is there as it is",
+            self.command(name),
             project.layout.importing().display()
         ))
     }
@@ -105,14 +116,14 @@ mod tests {
         std::fs::create_dir(layout.meta()).unwrap();
         assert_eq!(Importing::read(&layout).unwrap(), None);
         for source in [&b"/home/ann"[..], b"/odd \"\xff\n'"] {
-            let begun = Importing { source: OsString::from_vec(source.to_vec()).into() };
+            let begun = Importing { source: OsString::from_vec(source.to_vec()).into(), pijul: source[1] == b'o' };
             begun.write(&layout).unwrap();
             assert_eq!(Importing::read(&layout).unwrap(), Some(begun));
         }
         // By hand, or by an older ize.
         std::fs::write(layout.importing(), "source = \"/x\"\n").unwrap();
-        assert_eq!(Importing::read(&layout).unwrap(), Some(Importing { source: "/x".into() }));
-        Importing { source: "/x".into() }.write(&layout).unwrap();
+        assert_eq!(Importing::read(&layout).unwrap(), Some(Importing { source: "/x".into(), pijul: false }));
+        Importing { source: "/x".into(), pijul: false }.write(&layout).unwrap();
         let text = std::fs::read_to_string(layout.importing()).unwrap();
         std::fs::write(layout.importing(), text.replace("/x", "/y")).unwrap();
         assert_eq!(Importing::read(&layout).unwrap_err().class, Class::Damage);

@@ -124,7 +124,7 @@ fn one_flipped_bit_in_every_kind_of_file_is_named_or_cannot_matter() {
         assert_eq!((clean.code, clean.findings.len()), (0, 0), "{:#?}", clean.findings);
     }
     // An import that has begun.
-    Importing { source: home.path().to_owned() }.write(&project.layout).unwrap();
+    Importing { source: home.path().to_owned(), pijul: false }.write(&project.layout).unwrap();
     let under_way = fsck(&home, &home.central(), false);
     let note = under_way.summary["notes"].as_array().unwrap().iter().find_map(|n| n.as_str().filter(|n| n.contains("import"))).unwrap();
     assert!(under_way.code == 0 && note.contains("`ize init p --from "), "{note}");

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test file uses its part, and stops where it cannot go on")]
 
+pub mod pijul;
 pub mod sqlite;
 
 use std::ffi::OsStr;

@@ -176,16 +176,30 @@ impl Verb {
 /// `ize init`.
 #[derive(Debug, Group)]
 #[command(
-    after_help = "Examples:\n  ize init notes\n  ize mount notes ~/notes --create\n  ize init photos --from ~/photos       (again, if it was interrupted: it goes on)"
+    after_help = "Examples:\n  ize init notes\n  ize mount notes ~/notes --create\n  ize init photos --from ~/photos       (again, if it was interrupted: it goes on)\n  ize init back --from-pijul clone --blobs /backup/blobs"
 )]
 pub struct InitArgs {
     /// Name: 1 to 64 letters, digits, `.`, `_`, `-`, the first one a letter, a digit or `_`
     pub name: OsString,
     /// Take what is in this directory into it, with all attributes; other file systems below are left out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "origin")]
     pub from: Option<PathBuf>,
-    /// With --from: one JSON object a line, how far it is, what is wrong with which path, and at the end a summary
-    #[arg(long, requires = "from")]
+    /// Take what the head of this Pijul repository holds: a `pijul clone` of a project, or any other. Each path gets the time of the last change
+    /// that touched it
+    #[cfg(feature = "pijul")]
+    #[arg(long, value_name = "DIR", group = "origin")]
+    pub from_pijul: Option<PathBuf>,
+    /// With --from-pijul: where the chunks of large and binary files are, a project's directory, its blobs/, or a copy of that [default: of
+    /// the repository itself, or of what it was cloned from]
+    #[cfg(feature = "pijul")]
+    #[arg(long, value_name = "DIR", requires = "from_pijul")]
+    pub blobs: Option<PathBuf>,
+    /// With --from-pijul: leave out files of which chunks are missing, and list them
+    #[cfg(feature = "pijul")]
+    #[arg(long, requires = "from_pijul")]
+    pub allow_missing: bool,
+    /// With --from and --from-pijul: one JSON object a line, how far it is, what is wrong with which path, and at the end a summary
+    #[arg(long, requires = "origin")]
     pub json: bool,
 }
 

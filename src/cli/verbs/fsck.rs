@@ -11,8 +11,8 @@ use crate::cli::session::Session;
 use crate::error::{Class, Error, Result};
 use crate::fsck::{self, Affected, Finding, Options, Report};
 use crate::ids::StoreId;
-use crate::project::Layout;
 use crate::project::units::show_size;
+use crate::project::{Layout, Project};
 use crate::storage::Disk;
 use crate::wal::scan::Verdict;
 
@@ -32,7 +32,13 @@ pub fn run(args: &FsckArgs, session: &mut Session) -> Result<()> {
     let layout: Layout = target.layout.clone().ok_or_else(no_store)?;
     let store: StoreId = target.store;
     let mut progress = Progress::new("checking", target.bytes());
-    let report = fsck::check(&Disk::shared(), &layout, store, &Options { deep: args.deep, ..Options::default() }, &mut |done, more| {
+    let mut options = Options { deep: args.deep, ..Options::default() };
+    // What is wrong with it is among the findings; a setting that cannot be used is no obstacle.
+    if let Ok(project) = Project::open(layout.dir()) {
+        options.owner = (project.identity.owner_uid, project.identity.owner_gid);
+        options.classes = session.settings(&project, &[]).map(|settings| settings.classes).unwrap_or_default();
+    }
+    let report = fsck::check(&Disk::shared(), &layout, store, &options, &mut |done, more| {
         progress.more(more);
         progress.at(done);
     })?;
@@ -55,7 +61,9 @@ fn summary(args: &FsckArgs, report: &Report, session: &mut Session) -> Result<()
             "segments": segments, "records": records, "wal_bytes": log_bytes, "end": report.end,
             "packs": packs, "blobs": blobs, "blob_bytes": pack_bytes,
             "versions": report.versions, "states": states.states, "directories": states.directories, "files": states.files,
-            "chunks": states.chunks, "rebuilt": report.rebuilt, "pending": report.pending, "notes": report.notes,
+            "chunks": states.chunks, "rebuilt": report.rebuilt, "pending": report.pending,
+            "pijul": report.pijul.map(|(version, changes, compared)| json!({ "version": version, "changes": changes, "compared": compared })),
+            "notes": report.notes,
         }));
     }
     let role = match report.worst() {
@@ -77,6 +85,10 @@ fn summary(args: &FsckArgs, report: &Report, session: &mut Session) -> Result<()
     ))?;
     let over = if report.passed_over > 0 { format!(" ({} older ones were not: --deep)", report.passed_over) } else { String::new() };
     session.out.line(&format!("{} states made again from the log{over}", report.rebuilt))?;
+    if let Some((version, changes, compared)) = report.pijul {
+        let compared = if args.deep { format!(", {compared} paths compared") } else { String::new() };
+        session.out.line(&format!("Pijul has {changes} changes, up to version {version}{compared}"))?;
+    }
     if !args.deep {
         session.out.line("the bytes of chunks were not read (--deep reads them)")?;
     }

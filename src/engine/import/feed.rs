@@ -105,49 +105,59 @@ impl<'a, 'b> Feed<'a, 'b> {
         let linked = if meta.nlink > 1 { *self.claimed.entry(child.ino).or_insert(meta.id) == meta.id } else { now.nlink == 1 };
         Ok(same && linked)
     }
-}
 
-fn item(at: Place<'_>, meta: &Meta, what: What) -> Item {
-    Item { dir: Arc::clone(at.dir), name: at.name.to_vec(), path: at.path.to_vec(), meta: meta.clone(), what }
-}
-
-impl Visitor for Feed<'_, '_> {
-    fn enter(&mut self, at: Place<'_>, meta: &Meta, fd: &Arc<OwnedFd>) -> Result<()> {
+    /// A directory begins.
+    pub(super) fn begin(&mut self, name: &[u8], path: &[u8], meta: &Meta, what: What) -> Result<()> {
         let there = match self.there.last() {
             _ if !self.resumed => None,
             None => Some(Ino::ROOT),
             Some(None) => None,
             Some(Some(dir)) => {
-                let child = self.core.fs.locked().tree().lookup(*dir, at.name)?;
+                let child = self.core.fs.locked().tree().lookup(*dir, name)?;
                 child.filter(|child| child.kind == FileKind::Directory).map(|child| child.ino)
             }
         };
         self.there.push(there);
-        self.push(item(at, meta, What::Enter(Arc::clone(fd))))
+        self.push(Item { name: name.to_vec(), path: path.to_vec(), meta: meta.clone(), what })
     }
 
-    fn leave(&mut self, path: &[u8], meta: &Meta, fd: &Arc<OwnedFd>, names: Option<&[Vec<u8>]>) -> Result<()> {
-        // Only what was there before can hold names that must go.
+    /// The directory that began last ends. `what` is given the names in it, where somebody must know them: only what was there before can
+    /// hold names that must go.
+    pub(super) fn end(&mut self, path: &[u8], meta: &Meta, what: impl FnOnce(bool) -> What) -> Result<()> {
         let there = self.there.pop().flatten();
-        let names = names.filter(|_| there.is_some()).map(<[_]>::to_vec);
-        let what = What::Leave(Arc::clone(fd), names);
-        self.push(Item { dir: Arc::clone(fd), name: Vec::new(), path: path.to_vec(), meta: meta.clone(), what })
+        self.push(Item { name: Vec::new(), path: path.to_vec(), meta: meta.clone(), what: what(there.is_some()) })
     }
 
-    fn entry(&mut self, at: Place<'_>, meta: &Meta) -> Result<()> {
+    /// Anything else; `take` is how to take it.
+    pub(super) fn add(&mut self, name: &[u8], path: &[u8], meta: &Meta, take: What) -> Result<()> {
+        let item = |what| Item { name: name.to_vec(), path: path.to_vec(), meta: meta.clone(), what };
         if meta.nlink > 1 && !self.seen.insert(meta.id) {
-            return self.push(item(at, meta, What::Link));
+            return self.push(item(What::Link));
         }
-        if self.resumed && self.is_there(at.name, meta)? {
-            return self.push(item(at, meta, What::Keep));
+        if self.resumed && self.is_there(name, meta)? {
+            return self.push(item(What::Keep));
         }
         if meta.kind == FileKind::File && meta.size >= BLOB_THRESHOLD as u64 {
             if meta.size > crate::tree::SIZE_MAX {
-                self.problems.add(Trouble::Missing, at.path, "it is longer than a file can be here");
+                self.problems.add(Trouble::Missing, path, "it is longer than a file can be here");
                 return Ok(());
             }
-            return self.large(item(at, meta, What::Take));
+            return self.large(item(take));
         }
-        self.push(item(at, meta, What::Take))
+        self.push(item(take))
+    }
+}
+
+impl Visitor for Feed<'_, '_> {
+    fn enter(&mut self, at: Place<'_>, meta: &Meta, fd: &Arc<OwnedFd>) -> Result<()> {
+        self.begin(at.name, at.path, meta, What::Enter(Arc::clone(fd)))
+    }
+
+    fn leave(&mut self, path: &[u8], meta: &Meta, fd: &Arc<OwnedFd>, names: Option<&[Vec<u8>]>) -> Result<()> {
+        self.end(path, meta, |there| What::Leave(Arc::clone(fd), names.filter(|_| there).map(<[_]>::to_vec)))
+    }
+
+    fn entry(&mut self, at: Place<'_>, meta: &Meta) -> Result<()> {
+        self.add(at.name, at.path, meta, What::Take(Arc::clone(at.dir)))
     }
 }

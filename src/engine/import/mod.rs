@@ -14,6 +14,8 @@
 
 mod feed;
 mod logging;
+#[cfg(feature = "pijul")]
+pub mod pijul;
 mod read;
 mod walk;
 
@@ -100,13 +102,43 @@ pub fn analyse(source: &Source, counters: &Counters) -> Result<()> {
     source.walk(&Problems::default(), &mut Count(counters, std::collections::HashSet::new()))
 }
 
+/// Where everything comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// A directory.
+    Directory(&'a Source),
+    /// The head of a Pijul repository.
+    #[cfg(feature = "pijul")]
+    Repository(&'a pijul::Repository),
+}
+
+impl Origin<'_> {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(source) => &source.path,
+            #[cfg(feature = "pijul")]
+            Self::Repository(repository) => &repository.path,
+        }
+    }
+
+    fn walk(&self, problems: &Problems, feed: &mut feed::Feed<'_, '_>) -> Result<()> {
+        match self {
+            Self::Directory(source) => source.walk(problems, feed),
+            #[cfg(feature = "pijul")]
+            Self::Repository(repository) => repository.walk(problems, feed),
+        }
+    }
+}
+
 /// Takes everything from the source into a project that is open. What is there already, from an import that was killed, is kept where it is
 /// as in the source; what the source has not goes.
 ///
 /// # Errors
 /// What logging, storing or replaying says; what was taken so far stays, and the next call goes on. What cannot be read is no error: it
 /// is among the problems.
-pub fn run(engine: &Engine, source: &Source, counters: &Counters, problems: &Problems, resumed: bool) -> Result<()> {
+pub fn run(engine: &Engine, source: Origin<'_>, counters: &Counters, problems: &Problems, resumed: bool) -> Result<()> {
     let core = &**engine.core();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let caller = Caller { pid: std::process::id(), uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };

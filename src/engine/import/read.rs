@@ -47,9 +47,7 @@ impl Spare {
 /// Something to take.
 #[derive(Debug)]
 pub(super) struct Item {
-    /// The directory that it is in.
-    pub(super) dir: Arc<OwnedFd>,
-    /// Its name there; empty for the root.
+    /// Its name; empty for the root.
     pub(super) name: Vec<u8>,
     /// Its path from the root.
     pub(super) path: Vec<u8>,
@@ -66,12 +64,45 @@ pub(super) enum What {
     Enter(Arc<OwnedFd>),
     /// It ends; the names in it.
     Leave(Arc<OwnedFd>, Option<Vec<Vec<u8>>>),
-    /// A small file, a symbolic link, anything special.
-    Take,
+    /// A file, a symbolic link, anything special, in this directory.
+    Take(Arc<OwnedFd>),
+    /// What no directory has.
+    #[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "only a Pijul repository gives"))]
+    Given(Box<Given>),
     /// It is there already.
     Keep,
     /// One more name of what was taken before.
     Link,
+}
+
+/// What somebody else than a directory gives.
+pub(super) struct Given {
+    pub(super) xattrs: Xattrs,
+    pub(super) body: GivenBody,
+}
+
+/// What that is.
+#[cfg_attr(not(feature = "pijul"), expect(dead_code, reason = "only a Pijul repository gives"))]
+pub(super) enum GivenBody {
+    Enter,
+    Leave(Option<Vec<Vec<u8>>>),
+    File(Box<dyn GivenFile>),
+    Symlink(Vec<u8>),
+    Special,
+}
+
+/// The bytes of a file that is given.
+pub(super) trait GivenFile: Send {
+    /// Where it has bytes, in order; what lies between is a hole.
+    fn ranges(&self) -> Vec<(u64, u64)>;
+    /// The bytes of such a range.
+    fn open(&self, start: u64, end: u64) -> Box<dyn Read + '_>;
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given").field("xattrs", &self.xattrs).finish_non_exhaustive()
+    }
 }
 
 /// An item that has been read.
@@ -195,7 +226,7 @@ fn said(e: Errno) -> std::io::Error {
 
 /// Reads a small thing, or only looks at it; `None` when that cannot be done.
 fn take(item: Item, problems: &Problems) -> Option<Taken> {
-    let Item { dir, name, path, mut meta, what } = item;
+    let Item { name, path, mut meta, what } = item;
     let mut found = Xattrs::new();
     let body = match what {
         What::Enter(fd) => {
@@ -210,7 +241,23 @@ fn take(item: Item, problems: &Problems) -> Option<Taken> {
         }
         What::Keep => TakenBody::Keep,
         What::Link => TakenBody::Link,
-        What::Take => {
+        What::Given(given) => {
+            found = given.xattrs;
+            match given.body {
+                GivenBody::Enter => TakenBody::Enter,
+                GivenBody::Leave(names) => TakenBody::Leave(names),
+                GivenBody::Symlink(target) => TakenBody::Symlink(target),
+                GivenBody::Special => TakenBody::Special,
+                GivenBody::File(file) => match small_given(&*file, meta.size) {
+                    Ok(body) => body,
+                    Err(e) => {
+                        problems.add(Trouble::Missing, &path, format!("cannot read it: {e}"));
+                        return None;
+                    }
+                },
+            }
+        }
+        What::Take(dir) => {
             let read = match meta.kind {
                 FileKind::File => small(&dir, &name, &path, &mut meta, &mut found, problems),
                 FileKind::Symlink => {
@@ -314,6 +361,19 @@ fn small(dir: &OwnedFd, name: &[u8], path: &[u8], meta: &mut Meta, found: &mut X
     }
 }
 
+/// The bytes of a small file that is given.
+fn small_given(file: &dyn GivenFile, size: u64) -> std::io::Result<TakenBody> {
+    let mut bytes = vec![0; usize::try_from(size).map_err(std::io::Error::other)?];
+    let mut ranges = Vec::new();
+    for (start, end) in file.ranges() {
+        let (from, to) = (start as usize, end as usize);
+        let part = bytes.get_mut(from..to).ok_or(std::io::ErrorKind::InvalidData)?;
+        file.open(start, end).read_exact(part)?;
+        ranges.push((from, to));
+    }
+    Ok(TakenBody::File(bytes, ranges))
+}
+
 /// A large file that is being read.
 struct Large<'a, 'b> {
     item: Item,
@@ -325,9 +385,14 @@ struct Large<'a, 'b> {
 
 impl Large<'_, '_> {
     fn read(&self) -> Result<(), Over> {
+        let dir = match &self.item.what {
+            What::Given(given) => return self.given(given),
+            What::Take(dir) => dir,
+            What::Enter(_) | What::Leave(..) | What::Keep | What::Link => return Ok(()),
+        };
         let mut again = true;
         loop {
-            match self.once()? {
+            match self.once(dir)? {
                 Ok(false) => return Ok(()),
                 Ok(true) if std::mem::take(&mut again) => {}
                 Ok(true) => {
@@ -340,9 +405,23 @@ impl Large<'_, '_> {
         }
     }
 
+    /// What is given cannot change, but may be unreadable.
+    fn given(&self, given: &Given) -> Result<(), Over> {
+        let GivenBody::File(file) = &given.body else { return Ok(()) };
+        self.to.send(Part::Begin(self.item.meta.clone(), given.xattrs.clone()))?;
+        for (start, end) in file.ranges() {
+            let read = self.stream(&mut *file.open(start, end), start, end)?;
+            let short = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            if let Err(e) = read.and_then(|read| if read == end { Ok(()) } else { Err(short()) }) {
+                return Ok(self.to.send(Part::Failed(Trouble::Missing, format!("cannot read it: {e}")))?);
+            }
+        }
+        Ok(self.to.send(Part::End(self.item.meta.size))?)
+    }
+
     /// Reads it through; true when it changed meanwhile.
-    fn once(&self) -> Result<Result<bool, Errno>, Over> {
-        let (fd, before) = match open(&self.item.dir, &self.item.name) {
+    fn once(&self, dir: &OwnedFd) -> Result<Result<bool, Errno>, Over> {
+        let (fd, before) = match open(dir, &self.item.name) {
             Ok(opened) => opened,
             Err(e) => return Ok(Err(e)),
         };
@@ -358,7 +437,11 @@ impl Large<'_, '_> {
                 Ok(None) => break,
                 Err(e) => return Ok(Err(e)),
             };
-            match self.stream(&fd, start, end)? {
+            if let Err(e) = rustix::fs::seek(&fd, SeekFrom::Start(start)) {
+                return Ok(Err(e));
+            }
+            let Ok(mut file) = fd.try_clone().map(File::from) else { return Ok(Err(Errno::MFILE)) };
+            match self.stream(&mut file, start, end)?.map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)) {
                 Ok(read) if read == end => at = end,
                 // It has become shorter.
                 Ok(read) => {
@@ -377,11 +460,7 @@ impl Large<'_, '_> {
     }
 
     /// Reads a range without holes; gives where it ended.
-    fn stream(&self, fd: &OwnedFd, start: u64, end: u64) -> Result<Result<u64, Errno>, Over> {
-        if let Err(e) = rustix::fs::seek(fd, SeekFrom::Start(start)) {
-            return Ok(Err(e));
-        }
-        let Ok(file) = fd.try_clone().map(File::from) else { return Ok(Err(Errno::MFILE)) };
+    fn stream(&self, file: &mut dyn Read, start: u64, end: u64) -> Result<std::io::Result<u64>, Over> {
         let mut file = file.take(end - start);
         let mut at = start;
         let mut bytes = self.spare.take();
@@ -389,7 +468,7 @@ impl Large<'_, '_> {
             let room = (WINDOW + chunker::MAX - bytes.len()) as u64;
             match file.by_ref().take(room).read_to_end(&mut bytes) {
                 Ok(_) => {}
-                Err(e) => return Ok(Err(e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))),
+                Err(e) => return Ok(Err(e)),
             }
             let is_last = bytes.len() < WINDOW + chunker::MAX;
             if is_last && at == start && bytes.len() < BLOB_THRESHOLD {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
-use crate::pijul::reader::{Bytes, read_clone};
+use crate::pijul::head_tree::{HeadTree, Held};
+use crate::pijul::reader::{Bytes, Step, walk};
+use crate::pijul::snapshot::{PATIENCE, Snapshot};
 use crate::pijul::{ContentSource, Item, Outcome, Owner, Repository, TEXT_MAX, TreeChange, VersionInput};
 use crate::versions::node::{Attributes, Content, FileKind, Node, Piece, Xattrs};
 
@@ -195,11 +197,25 @@ pub(super) fn check_clone(home: &Path, project: &Path, tree: &Tree) -> PathBuf {
     let clone = (0..).map(|n| home.join(format!("clone-{n}"))).find(|p| !p.exists()).unwrap();
     pijul(home, home, &["clone", project.to_str().unwrap(), clone.to_str().unwrap()]);
     let tracked = |p: &str| p != ".ignore" || tree.contains_key(&b".ignore"[..]);
+    let cloned = HeadTree::of_directory(&clone, &tracked);
+    // What the head holds by our own account is what the client makes of it.
+    let head = Snapshot::take(project, PATIENCE).unwrap().tree("main", true, true).unwrap();
+    let plain = |tree: &HeadTree| {
+        let held = |held| match held {
+            Held::Directory => None,
+            Held::File { len, hash, executable, .. } => Some((len, hash, executable)),
+        };
+        tree.iter().map(|(path, h)| (path, held(h))).collect::<Vec<_>>()
+    };
+    assert_eq!(plain(&head), plain(&cloned));
+    assert_eq!(head.conflicts(), [""; 0]);
     let mut got = Tree::new();
-    for entry in read_clone(&clone, &tracked).unwrap() {
+    walk(&cloned, &mut |step| {
+        let Step::Entry(entry) = step else { return Ok(()) };
         let bytes = match (entry.bytes, entry.target) {
-            (Bytes::Text(path), None) => {
-                let bytes = std::fs::read(path).unwrap();
+            (Bytes::Text { at, len }, None) => {
+                let mut bytes = vec![0; len as usize];
+                cloned.read_at(at, &mut bytes).unwrap();
                 assert!(is_text(&bytes), "{:?} is no text, but came as one", OsStr::from_bytes(&entry.path));
                 bytes
             }
@@ -217,7 +233,9 @@ pub(super) fn check_clone(home: &Path, project: &Path, tree: &Tree) -> PathBuf {
         let thing =
             Thing { kind: entry.kind, mode: entry.mode, uid: entry.uid.unwrap_or(1000), xattrs: entry.xattrs, bytes, link: entry.link };
         assert!(got.insert(entry.path, thing).is_none());
-    }
+        Ok(())
+    })
+    .unwrap();
     if !tree.contains_key(&b""[..]) {
         assert_eq!(got.remove(&b""[..]), Some(dir()));
     }

@@ -6,6 +6,7 @@ mod histories;
 mod kit;
 mod odd;
 mod refusals;
+mod spooled;
 
 pub(crate) use crash::nothing_left_over;
 
