@@ -4,7 +4,7 @@
 //! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
 //! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
 //! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
-//! [`reader`] reads a clone back.
+//! [`reader`] reads a clone back, [`undo`] takes one change out of a text.
 //!
 //! Order of one version: change file written and renamed; change file and its directory synced; pristine committed. A crash between any
 //! two leaves the pristine without the version (it is recorded again; the stray file is swept), or with all of it.
@@ -20,6 +20,7 @@ pub mod sidecar;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod undo;
 mod view;
 
 use std::fmt;

@@ -410,7 +410,7 @@ fn foreign(hash: &Hash) -> Error {
 }
 
 /// Runs libpijul, turning a panic into an error.
-fn guarded<T>(doing: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(doing: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
         Err(Error::new(Class::Failed, format!("libpijul panicked while {doing}: {}", said.unwrap_or_default())))
