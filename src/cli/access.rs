@@ -35,17 +35,36 @@ impl Access {
     ///
     /// # Errors
     /// The answer's.
-    pub fn ask<T: DeserializeOwned>(self, request: Request) -> Result<T> {
+    pub fn ask<T: DeserializeOwned>(mut self, request: Request) -> Result<T> {
+        let answer = self.call(request);
+        let closed = self.close();
+        let value = answer?;
+        closed.map(|()| value)
+    }
+
+    /// Asks one thing.
+    ///
+    /// # Errors
+    /// The answer's.
+    pub fn call<T: DeserializeOwned>(&mut self, request: Request) -> Result<T> {
         match self {
-            Self::Daemon(mut client) => client.call(&request),
+            Self::Daemon(client) => client.call(&request),
             Self::Here(engine) => {
                 let uid = rustix::process::getuid().as_raw();
-                let answer = engine.handle(request, uid).into_result();
-                let closed = engine.close();
-                let value = answer?;
-                closed?;
+                let value = engine.handle(request, uid).into_result()?;
                 serde_json::from_value(value).map_err(|e| Error::new(Class::Failed, format!("the answer makes no sense: {e}")))
             }
+        }
+    }
+
+    /// Lets go.
+    ///
+    /// # Errors
+    /// What closing the project says, where it was opened here.
+    pub fn close(self) -> Result<()> {
+        match self {
+            Self::Daemon(_) => Ok(()),
+            Self::Here(engine) => engine.close(),
         }
     }
 }

@@ -64,6 +64,15 @@ pub struct CommitRequest {
     /// What the person says about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// A process: where its work becomes a version of its own beside that of others, that one gets the message [the last one].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
+    /// What is pending becomes a version before, without the message.
+    #[serde(default)]
+    pub alone: bool,
+    /// Do not wait for Pijul.
+    #[serde(default)]
+    pub lag: bool,
 }
 
 /// Payload of [`Request::Unmount`].

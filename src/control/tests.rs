@@ -47,7 +47,8 @@ fn a_request_is_answered_and_an_error_arrives_with_class_and_hint() {
     let mode = std::fs::metadata(layout.control_socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut client = Client::connect(&layout).unwrap();
-    let (said, uid): (String, u32) = client.call(&Request::Commit(CommitRequest { message: Some("a\nb".into()) })).unwrap();
+    let (said, uid): (String, u32) =
+        client.call(&Request::Commit(CommitRequest { message: Some("a\nb".into()), ..CommitRequest::default() })).unwrap();
     assert!(said.contains(r#"a\nb"#), "{said}");
     assert_eq!(uid, me());
     let e = client.call::<()>(&Request::Sync).unwrap_err();

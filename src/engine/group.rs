@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::ids::{Ino, Lsn, Time};
-use crate::op::{Entry, Marker, Operation};
+use crate::op::{Entry, Marker, Operation, ProcessKey};
 
 /// When a group ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,12 @@ pub enum End {
     /// Nothing came for a while, or a limit was reached.
     Burst,
     /// `ize commit`, with its message.
-    Commit(Option<String>),
+    Commit {
+        /// What was said.
+        message: Option<String>,
+        /// Whose work it is said of; the default where it is said of all.
+        worker: ProcessKey,
+    },
     /// Unmounted.
     Unmount,
 }
@@ -149,7 +154,7 @@ impl Grouper {
         self.open.get_or_insert_with(|| Group::new(lsn, time)).add(lsn, entry);
         let end = match &entry.op {
             Operation::Mark(mark) => match &mark.marker {
-                Marker::Commit { message } => End::Commit(message.clone()),
+                Marker::Commit { message } => End::Commit { message: message.clone(), worker: entry.stamp.process },
                 Marker::Unmount => End::Unmount,
                 Marker::Restore { .. } => return None,
             },

@@ -41,6 +41,7 @@ pub mod store_size;
 #[cfg(test)]
 mod tests;
 pub mod thin;
+pub mod undo;
 mod upkeep;
 pub mod usage;
 
@@ -55,7 +56,9 @@ use self::feeder::Feeder;
 use self::group::GroupLimits;
 use self::retention::{Retention, Watch};
 use self::upkeep::Upkeep;
-use crate::control::message::{CommitReport, CommittedVersion, LastPrune, PathBytes, RestoreAction, RestoreReport, RestoreRequest};
+use crate::control::message::{
+    CommitReport, CommitRequest, CommittedVersion, LastPrune, PathBytes, RestoreAction, RestoreReport, RestoreRequest,
+};
 use crate::error::{Class, Error, Result};
 use crate::fs::journal::Caller;
 use crate::ids::{Lsn, Time};
@@ -342,9 +345,25 @@ impl Engine {
     /// # Errors
     /// What replay says; `Failed` when Pijul does not get on (the version is safe all the same).
     pub fn commit(&self, message: Option<String>) -> Result<CommitReport> {
+        self.commit_for(CommitRequest { message, ..CommitRequest::default() })
+    }
+
+    /// The same as the request says.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn commit_for(&self, request: CommitRequest) -> Result<CommitReport> {
+        let CommitRequest { message, worker, alone, lag } = request;
         let before = self.core.history().checkpoint.version;
-        if message.is_some() || self.core.pending() {
-            self.core.fs.locked().log(&Caller::default(), Mark { marker: Marker::Commit { message } }.into(), None, None)?;
+        let pending = self.core.pending();
+        if message.is_some() || pending {
+            let caller = Caller { pid: worker.unwrap_or(0), ..Caller::default() };
+            let mut writer = self.core.fs.locked();
+            if alone && message.is_some() {
+                writer.log(&Caller::default(), Mark { marker: Marker::Commit { message: None } }.into(), None, None)?;
+            }
+            writer.log(&caller, Mark { marker: Marker::Commit { message } }.into(), None, None)?;
+            drop(writer);
             self.core.replay_all()?;
         }
         let (last, versions) = {
@@ -358,7 +377,9 @@ impl Engine {
             (last, versions)
         };
         self.feeder.wake();
-        self.feeder.wait_for(last, PIJUL_PATIENCE)?;
+        if !lag {
+            self.feeder.wait_for(last, PIJUL_PATIENCE)?;
+        }
         let report = |v: crate::versions::version_log::Version| CommittedVersion {
             seq: v.seq,
             id: v.id.to_string(),

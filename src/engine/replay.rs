@@ -319,13 +319,17 @@ fn append(
     pieces: &[Piece],
     busy: &BTreeMap<ProcessKey, ProcessLabel>,
 ) -> Result<u64> {
-    let label = if let End::Commit(message) = &end { message.clone() } else { None };
+    let (label, worker) =
+        if let End::Commit { message, worker } = &end { (message.clone(), *worker) } else { (None, ProcessKey::default()) };
     let first = versions.last()?.map_or(Lsn(1), |v| v.last.next());
     let parts = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    // What is said of somebody's work belongs to the part that holds it.
+    let own = pieces.iter().position(|piece| worker.pid != 0 && piece.processes.contains(&worker));
+    let labelled = own.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(parts);
     let mut made = 0;
     for (part, piece) in (1u32..).zip(pieces) {
         let paths = listed(&piece.changes);
-        let label = label.clone().filter(|_| part == parts);
+        let label = label.clone().filter(|_| part == labelled);
         if paths.is_empty() && label.is_none() && parts == 1 {
             // Nothing that has a name differs (an unlinked file was closed): no version, the next one covers these records too.
             continue;
@@ -346,9 +350,9 @@ fn append(
             bytes: piece.bytes,
             origin: match (group.restored, &end) {
                 (Some(at), _) => Origin::Restore { at },
-                (None, End::Commit(_)) if part == parts => Origin::Commit,
+                (None, End::Commit { .. }) if part == labelled => Origin::Commit,
                 (None, End::Unmount) if part == parts => Origin::Unmount,
-                (None, End::Burst | End::Commit(_) | End::Unmount) => Origin::Burst,
+                (None, End::Burst | End::Commit { .. } | End::Unmount) => Origin::Burst,
             },
             id: ChangeId::of(core.store, seq, first, group.last, &piece.root),
             covers: first,

@@ -320,7 +320,7 @@ pub fn rehearse(then: &mut Tree, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-fn same_bytes(a: &mut Tree, a_ino: Ino, b: &mut Tree, b_ino: Ino) -> Result<bool> {
+pub(super) fn same_bytes(a: &mut Tree, a_ino: Ino, b: &mut Tree, b_ino: Ino) -> Result<bool> {
     let size = a.inode(a_ino)?.size;
     if b.inode(b_ino)?.size != size {
         return Ok(false);

@@ -41,7 +41,7 @@ impl Engine {
         match request {
             Request::Status => self.full_status().into(),
             Request::Sync => self.sync().map(|durable| json!({ "durable": durable })).into(),
-            Request::Commit(commit) => self.commit(commit.message).into(),
+            Request::Commit(commit) => self.commit_for(commit).into(),
             Request::Unmount(request) => self.unmount(request.lazy).map(|()| json!({})).into(),
             Request::Restore(restore) => self.restore(&restore, &caller).into(),
             Request::Prune(prune) => self.prune(&prune).into(),

@@ -147,6 +147,22 @@ impl Store {
         self.tree(Some(version.root), version.last, version.end)
     }
 
+    /// The state with this root, around the time of a version; `None` is the empty one.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub(crate) fn state_of_root(&self, root: Option<BlobId>, around: &Version) -> Result<Tree> {
+        self.tree(root, around.last, around.end)
+    }
+
+    /// The newest state that is committed, without what is only in the log.
+    ///
+    /// # Errors
+    /// Damage or I/O errors.
+    pub fn committed(&self) -> Result<Tree> {
+        self.tree(self.checkpoint.root, self.checkpoint.lsn, self.checkpoint.clock)
+    }
+
     fn tree(&self, root: Option<BlobId>, lsn: Lsn, clock: Time) -> Result<Tree> {
         let blobs: Arc<dyn BlobRead> = Arc::clone(&self.blobs) as _;
         // The numbers of new inodes come from the log's own operations; an earlier state is never given new ones.

@@ -4,7 +4,8 @@
 //! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
 //! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
 //! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
-//! [`snapshot`] looks at a repository that others may have open, [`head_tree`] is what its head holds, [`reader`] reads that back.
+//! [`snapshot`] looks at a repository that others may have open, [`head_tree`] is what its head holds, [`reader`] reads that back, [`undo`]
+//! takes one change out of a text.
 //!
 //! Order of a transaction, which has one version or many: a marker with the last version's number, durable; change files written and
 //! renamed; change files and their directories synced; pristine committed; marker removed. A crash between any two leaves the pristine
@@ -27,6 +28,7 @@ mod spooled;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod undo;
 mod view;
 
 #[cfg(test)]

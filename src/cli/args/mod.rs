@@ -5,6 +5,7 @@ pub mod config;
 pub mod pijul;
 pub mod purge;
 pub mod retention;
+pub mod undo;
 pub mod wal;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use clap::{ArgAction, Args as Group, Parser, Subcommand};
 use crate::cli::output::style::Choice;
 use crate::cli::session::Session;
 use crate::cli::verbs;
+use crate::engine::undo::line::Way;
 use crate::error::Result;
 
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
@@ -22,6 +24,7 @@ pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, 
 pub use pijul::{PijulRebuildArgs, PijulVerb};
 pub use purge::PurgeArgs;
 pub use retention::{ThinArgs, UsageArgs, UsageBy};
+pub use undo::UndoArgs;
 pub use wal::{WalInspectArgs, WalPruneArgs, WalRepairArgs, WalVerb, WalVerifyArgs};
 
 /// A mounted directory in which nothing is ever lost.
@@ -93,6 +96,12 @@ pub enum Verb {
     Export(ExportArgs),
     /// Bring paths back to what they were at a moment
     Restore(RestoreArgs),
+    /// Take one change back, the last or any other, and keep all later ones
+    #[command(after_help = undo::UNDO_HELP)]
+    Undo(UndoArgs),
+    /// Make again what was undone last
+    #[command(after_help = undo::REDO_HELP)]
+    Redo(UndoArgs),
     /// Take something out of every version, the log and the packs, for good
     Purge(PurgeArgs),
     /// Check everything that is kept: log, packs, versions and what they name
@@ -132,6 +141,8 @@ impl Verb {
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Export(args) => verbs::export::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
+            Self::Undo(args) => verbs::undo::run(&args, Way::Undo, session),
+            Self::Redo(args) => verbs::undo::run(&args, Way::Redo, session),
             Self::Purge(args) => verbs::purge::run(&args, session),
             Self::Fsck(args) => verbs::fsck::run(&args, session),
             Self::Usage(args) => verbs::usage::run(&args, session),
@@ -155,6 +166,7 @@ impl Verb {
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
+            Self::Undo(args) | Self::Redo(args) => args.json,
             Self::Purge(args) => args.json,
             Self::Fsck(args) => args.json,
             Self::Usage(args) => args.json,
@@ -404,6 +416,9 @@ mod tests {
             "ize -p notes export /x",
             "ize restore a b --at yesterday --dry-run --yes",
             "ize restore notes a 1a2f",
+            "ize undo",
+            "ize undo notes 1a2f --dry-run --yes --json",
+            "ize redo -p notes 1a2f",
             "ize status notes --json --check",
             "ize status --prometheus",
             "ize unmount notes --wait 30s --lazy",
@@ -446,6 +461,7 @@ mod tests {
             "ize purge notes a --leave-others --everywhere",
             "ize init notes --json",
             "ize restore",
+            "ize undo notes 1a2f a.txt",
             "ize wal prune --max-age 7",
             "ize wal prune --max-size big",
             "ize wal",

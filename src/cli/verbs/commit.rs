@@ -15,7 +15,7 @@ use crate::error::Result;
 /// What the words mean, what the daemon (or, where there is none, opening the project) says.
 pub fn run(args: &CommitArgs, session: &mut Session) -> Result<()> {
     let meant = session.meant(args.word.as_slice(), Paths::Zero)?;
-    let request = Request::Commit(CommitRequest { message: args.message.clone() });
+    let request = Request::Commit(CommitRequest { message: args.message.clone(), ..CommitRequest::default() });
     let CommitReport { versions } = Access::open(&meant.project, session)?.ask(request)?;
     for v in &versions {
         session.out.line(&v.id)?;

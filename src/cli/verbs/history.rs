@@ -89,7 +89,7 @@ fn shown(path: &[u8]) -> String {
     if path.is_empty() { ".".to_owned() } else { output::name(path) }
 }
 
-fn object(version: &Version, hashes: &BTreeMap<VersionSeq, String>) -> Value {
+pub(super) fn object(version: &Version, hashes: &BTreeMap<VersionSeq, String>) -> Value {
     let mut object = Map::new();
     object.insert("id".into(), json!(version.id.to_string()));
     object.insert("seq".into(), json!(version.seq.0));
@@ -128,7 +128,7 @@ fn object(version: &Version, hashes: &BTreeMap<VersionSeq, String>) -> Value {
     Value::Object(object)
 }
 
-fn unique(names: &[String]) -> Vec<String> {
+pub(super) fn unique(names: &[String]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for name in names.iter().filter(|n| !n.is_empty()) {
         if !out.contains(name) {
@@ -138,7 +138,7 @@ fn unique(names: &[String]) -> Vec<String> {
     out
 }
 
-fn show(session: &mut Session, version: &Version, path: &[u8]) -> Result<()> {
+pub(super) fn show(session: &mut Session, version: &Version, path: &[u8]) -> Result<()> {
     let names: Vec<String> = version.processes.iter().map(|p| output::name(&p.comm)).collect();
     let who = unique(&names).join(", ");
     let label = version.label.as_ref().map(|l| format!("  {}", output::name(l.as_bytes()))).unwrap_or_default();

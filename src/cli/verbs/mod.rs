@@ -19,6 +19,7 @@ pub mod status;
 pub mod sync;
 pub mod thin;
 mod transfer;
+pub mod undo;
 pub mod unmount;
 pub mod usage;
 pub mod wal;
