@@ -242,7 +242,9 @@ fn a_verb_asks_the_daemon_and_shows_what_it_answers() {
                 lock.lock().unwrap().take().unwrap().release_clean().unwrap();
                 Response::ok(())
             }
-            Request::Restore(_) | Request::Prune(_) | Request::Thin(_) | Request::Pijul | Request::PijulRebuild(_) => Error::new(Class::Full, "no room").into(),
+            Request::Restore(_) | Request::Prune(_) | Request::Thin(_) | Request::Pijul | Request::PijulRebuild(_) => {
+                Error::new(Class::Full, "no room").into()
+            }
         }
     })
     .unwrap();
