@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
+use super::contents::Contents;
 use super::error::{Doing, is_full};
 use super::hashing::{SPLIT_FROM, address};
 use super::index::PackInfo;
@@ -26,6 +27,8 @@ const LARGE: u64 = 16 << 10;
 pub(super) struct Tail {
     /// The pack being appended to; `None` until the first put.
     pub pack: Option<OpenPack>,
+    /// What stands in it, if it was begun here: its index file is made from that when it is closed, without reading it again.
+    pub contents: Option<Contents>,
     /// Highest pack number in use; the next pack takes the one after it.
     pub last_id: PackId,
     /// Bytes of headers and entries appended since the open. `synced <= appended`.
@@ -171,6 +174,9 @@ impl Blobs {
             info.end = end;
             info.entries += 1;
         }
+        if let Some(contents) = tail.contents.as_mut() {
+            contents.push(&entry);
+        }
         self.enter(pack, &entry, true);
         Ok(entry)
     }
@@ -211,11 +217,15 @@ impl Blobs {
                 self.synced.store(tail.appended, Ordering::Release);
             }
         }
-        self.begin_pack(&mut tail)?;
+        let contents = tail.contents.take();
+        if let Err(e) = self.begin_pack(&mut tail) {
+            tail.contents = contents;
+            return Err(e);
+        }
         drop(tail);
         drop(turn);
         if let Some(closed) = seen {
-            self.index_closed(closed);
+            self.index_closed(closed, contents);
         }
         Ok(())
     }
@@ -253,6 +263,7 @@ impl Blobs {
         // The next sync is due for the header and the name alone: a pack without an entry is there after a clean stop too.
         tail.appended += PACK_HEADER_LEN;
         tail.pack = Some(OpenPack { id, file, end: PACK_HEADER_LEN, name_unsynced: true, dirty_tail: false, behind: Behind::default() });
+        tail.contents = Some(Contents::default());
         Ok(())
     }
 

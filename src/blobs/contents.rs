@@ -152,12 +152,12 @@ impl Blobs {
         }
     }
 
-    /// Makes the index file of a pack that has just been closed, from the pack itself.
-    pub(super) fn index_closed(&self, id: PackId) {
+    /// Makes the index file of a pack that has just been closed, from what is known to stand in it, else from the pack itself.
+    pub(super) fn index_closed(&self, id: PackId, contents: Option<Contents>) {
         let Some(info) = self.index().packs.get(&id).cloned() else { return };
         let (Some(header), false) = (info.header, info.damaged) else { return };
-        let Ok(file) = self.handle(id) else { return };
-        if let Some(contents) = contents_of(self, id, &*file, info.end) {
+        let walked = || contents_of(self, id, &*self.handle(id).ok()?, info.end);
+        if let Some(contents) = contents.or_else(walked) {
             self.write_contents(id, &header, info.end, &contents);
         }
         // Swept meanwhile: then it is nobody's.
@@ -174,7 +174,7 @@ impl Blobs {
 }
 
 /// What stands in a pack that ends at `end`; `None` when anything is wrong with it.
-fn contents_of(blobs: &Blobs, id: PackId, file: &dyn StorageFile, end: u64) -> Option<Contents> {
+pub(super) fn contents_of(blobs: &Blobs, id: PackId, file: &dyn StorageFile, end: u64) -> Option<Contents> {
     let mut walker = Walker::new(file, blobs.store, id, PACK_HEADER_LEN).ok()?;
     let mut contents = Contents::default();
     while let Some(step) = walker.step().ok()? {

@@ -73,6 +73,8 @@ use crate::storage::Disk;
 const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
+/// Durable records that are not left for the next look.
+const REPLAY_AT_ONCE: u64 = 4096;
 /// No pack, and no segment with what it names, takes more than such a part of max-store: a sweep copies a pack before the old one goes, and the
 /// last segment always stays.
 const PARTS_MIN: u64 = 32;
@@ -220,15 +222,20 @@ impl Engine {
         let (bell, core, idle) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.group_idle);
         let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
         threads.push(background("ize-replay", move || {
-            while !bell.sleep(REPLAY_TICK) {
+            let mut pause = REPLAY_TICK;
+            while !bell.sleep(pause) {
                 let begun = Instant::now();
                 let work = || core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
                 let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
                     .unwrap_or_else(|_| Err(Error::new(Class::Failed, "replay panicked; the daemon's log says where")));
                 core.meter.worked(begun.elapsed());
-                if matches!(made, Ok(n) if n > 0) {
+                let got_on = matches!(made, Ok(n) if n > 0);
+                if got_on {
                     feeder.wake();
                 }
+                // Much became durable meanwhile: an import, say, which waits for this.
+                let waiting = core.log.durable().0.saturating_sub(core.history().checkpoint.lsn.0);
+                pause = if got_on && waiting > REPLAY_AT_ONCE { Duration::ZERO } else { REPLAY_TICK };
                 if matches!(&made, Err(e) if e.class == Class::Full) {
                     bell.want_room();
                 }

@@ -245,3 +245,30 @@ fn a_pack_that_was_never_begun_is_let_go_and_one_that_lost_everything_is_not() {
         assert!(exists(&disk, &path(1)), "kept for its evidence");
     }
 }
+
+/// What a pack's closing writes down of it is what a walk would find; an entry whose write failed is no part of it.
+#[test]
+fn the_index_file_of_a_pack_that_was_filled_is_made_without_reading_it() {
+    let disk = disk();
+    let (blobs, _) = try_open(&disk, CLEAN, 2000).unwrap();
+    let mut n = 0;
+    let mut put = || {
+        n += 1;
+        blobs.put(&noise(n, 150), Encoding::Raw)
+    };
+    put().unwrap();
+    disk.fail_write(1, 28);
+    put().unwrap_err();
+    disk.fail_reads_of(&path(1));
+    for _ in 0..30 {
+        put().unwrap();
+    }
+    disk.disarm();
+    assert!(exists(&disk, &index_path(1)), "it needed the pack");
+    let pack = disk.file_bytes(&path(1)).unwrap();
+    let header = pack[..PACK_HEADER_LEN as usize].try_into().unwrap();
+    let file = disk.shared().open_read(&path(1)).unwrap();
+    let walked = super::super::contents::contents_of(&blobs, PackId(1), &*file, pack.len() as u64).unwrap();
+    assert!(walked.items.len() > 5);
+    assert_eq!(blobs.read_contents(PackId(1), &header, pack.len() as u64), Some(walked));
+}
