@@ -63,6 +63,11 @@ impl Look<'_> {
             // Said with the small files.
             return Ok(());
         }
+        if self.layout.purging().exists() {
+            // It takes the repository away, bit by bit, and its end makes another.
+            self.report.notes.push("the Pijul repository was not looked at: a purge is half done".to_owned());
+            return Ok(());
+        }
         // Read first: it may lack what the log has, never the other way round.
         let index = pijul_index::read(self.layout);
         let read = Snapshot::take(self.layout.dir(), PATIENCE).and_then(|snapshot| {
@@ -73,6 +78,10 @@ impl Look<'_> {
             Ok(read) => read,
             Err(e) if e.class == ErrorClass::Busy => {
                 self.report.notes.push(format!("the Pijul repository was not looked at: {}", e.message));
+                return Ok(());
+            }
+            Err(e) if e.class == ErrorClass::NotFound => {
+                self.report.notes.push(format!("{}: it is being made, or the next mount makes it", e.message));
                 return Ok(());
             }
             Err(e) if matches!(e.class, ErrorClass::Io | ErrorClass::Full) => return Err(e),

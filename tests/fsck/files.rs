@@ -51,6 +51,8 @@ fn kind(path: &str) -> Option<(&'static str, Kind)> {
     }
     let (dir, file) = path.split_once('/')?;
     match (dir, file.rsplit_once('.').map_or("", |(_, e)| e)) {
+        #[cfg(feature = "pijul")]
+        (".pijul", "change") => name("change", Kind::Found("pijul")),
         (".pijul", _) => name("pijul", Kind::Harmless("it is made from the versions, and again if it must")),
         ("wal", "bin") if file.starts_with("torn/") => name("torn", Kind::Harmless("evidence: what a recovery cut, never read")),
         ("wal", "seg") if file.starts_with("repaired/") => name("repaired", Kind::Harmless("evidence: what a repair changed, never read")),
