@@ -2,7 +2,7 @@
 //! the mount notice nothing, `ize status` names it, and it heals by itself or with `ize pijul rebuild`.
 
 #![cfg(feature = "pijul")]
-#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it cannot go on")]
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{Home, eventually, kill_now, said, sh};
 fn pijul(home: &Home, dir: &Path, args: &[&str]) -> String {
     let client = std::env::var_os("IZE_TEST_PIJUL").map_or_else(|| "pijul".into(), PathBuf::from);
     let output = Command::new(&client).args(args).current_dir(dir).env("HOME", home.path()).env("NO_COLOR", "1").output();
-    let said = said(output.unwrap_or_else(|e| panic!("the real client {client:?} is needed (`.ci/pijul` builds it): {e}")));
+    let said = said(output.expect("the real client is needed: `.ci/pijul` builds it"));
     assert_eq!(said.code, 0, "pijul {args:?}: {said:?}");
     said.out
 }

@@ -17,7 +17,7 @@ use crate::support::{Home, said, sh};
 enum Kind {
     /// A finding of this part names the file, wherever the bit is.
     Found(&'static str),
-    /// The same, and it is a file for people, without a checksum: behind this word.
+    /// The same, and it is a text without a checksum: in the byte behind this word.
     Text(&'static str, &'static str),
     /// It cannot matter, because of this.
     Harmless(&'static str),
@@ -44,7 +44,11 @@ fn kind(path: &str) -> Option<(&'static str, Kind)> {
                 Kind::Harmless("the lock is in the kernel; what it says is believed only if it parses, and costs a recovery"),
             );
         }
-        "meta/pijul-index" => return name("pijul", Kind::Harmless("it is made from the repository")),
+        // Behind the blank: in the first hash.
+        #[cfg(feature = "pijul")]
+        "meta/pijul-index" => return name("pijul-index", Kind::Text("pijul", " ")),
+        #[cfg(not(feature = "pijul"))]
+        "meta/pijul-index" => return name("pijul-index", Kind::Harmless("it is made from the repository")),
         "wal/reserve" => return name("reserve", Kind::Harmless("it holds room, its bytes mean nothing")),
         "wal/poisoned" => return name("poisoned", Kind::Harmless("it is empty")),
         _ => {}
@@ -153,7 +157,7 @@ fn one_flipped_bit_in_every_kind_of_file_is_named_or_cannot_matter() {
             std::fs::write(&path, &bytes).unwrap();
             let names = |f: &&Value| f["part"] == part && home.project().join(&name).to_str() == f["file"].as_str();
             assert!(told.findings.iter().any(|f| names(&f)), "{name}, bit of byte {at}: {:#?}", told.findings);
-            let mild = matches!(kind, "versions.index" | "index" | "rescue");
+            let mild = matches!(kind, "versions.index" | "index" | "rescue" | "pijul-index");
             // The end of the log is what a crash may leave, and so is that of the packs where nothing kept names it.
             let end = matches!(kind, "segment" | "pack") && told.findings.iter().all(|f| f["verdict"] == "torn-tail");
             assert_eq!(told.code, if mild || end { 4 } else { 5 }, "{name}, bit of byte {at}: {:#?}", told.findings);
@@ -191,6 +195,10 @@ fn one_flipped_bit_in_every_kind_of_file_is_named_or_cannot_matter() {
         "index",
         "lock",
         "pack",
+        #[cfg(feature = "pijul")]
+        "change",
+        #[cfg(feature = "pijul")]
+        "pijul-index",
         "purged",
         "recovery",
         "rescue",
