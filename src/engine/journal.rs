@@ -11,7 +11,7 @@ use crate::fs::journal::{Caller, Chunks, Journal, JournalError, Recorded, Space}
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
 use crate::op::{Data, Entry, KIND_PROCESS, Known, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, Stamp, encode};
 use crate::tree::Cut;
-use crate::versions::in_two;
+use crate::versions::halves;
 use crate::wal::{Log, Need, WalError};
 
 /// Room that a record takes beyond its bytes: header and padding.
@@ -156,8 +156,17 @@ impl Journal for LogJournal {
             chunks.push(chunk);
             rest = behind;
         }
-        let put = |chunks: &[&[u8]]| chunks.iter().map(|chunk| self.blobs.put(chunk, Encoding::Compress)).collect();
-        let ids = in_two(&chunks, |chunk| chunk.len(), put).map_err(|e| not_put(&e))?;
+        let put =
+            |chunks: &[&[u8]]| -> Result<Vec<_>, _> { chunks.iter().map(|chunk| self.blobs.put(chunk, Encoding::Compress)).collect() };
+        let ids = match halves(&chunks, |chunk| chunk.len()) {
+            (all, []) => put(all),
+            // Threads of the pool keep what compressing needs; each of a new one would make it anew, for every MiB.
+            (front, back) => {
+                let (front, back) = rayon::join(|| put(front), || put(back));
+                front.and_then(|mut ids| back.map(|more| ids.extend(more)).map(|()| ids))
+            }
+        };
+        let ids = ids.map_err(|e| not_put(&e))?;
         for (id, len) in ids.iter().zip(lens) {
             self.cuts.note(*id, Cut::Bytes, u32::try_from(*len).unwrap_or(u32::MAX));
         }

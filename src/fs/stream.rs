@@ -19,6 +19,8 @@ pub(super) const WRITE_MIN: usize = 2 * BLOB_THRESHOLD;
 const CUT_FROM: u64 = 4 << 20;
 /// Files remembered at a time, with up to [`chunker::MAX`] bytes each.
 const STREAMS_MAX: usize = 32;
+/// Buffers that are kept for the next writes: memory that was given back is taken anew page by page, which costs as much as a copy.
+const SPARE_MAX: usize = 2;
 
 /// A file that is being written from front to back.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ struct Stream {
 pub(super) struct Streams {
     files: HashMap<Ino, Stream>,
     turns: u64,
+    /// Empty buffers.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Streams {
@@ -78,7 +82,7 @@ impl Streams {
         self.files.insert(ino, stream);
     }
 
-    /// Begins to cut a write; gives its turn and the bytes before it. `None` when it is not one to be cut.
+    /// Begins to cut a write; gives its turn and a buffer with the bytes before it. `None` when it is not one to be cut.
     fn begin(&mut self, ino: Ino, offset: u64) -> Option<(u64, Vec<u8>)> {
         let stream = self.files.get_mut(&ino)?;
         if stream.next != offset || stream.run < CUT_FROM || stream.cutting.is_some() {
@@ -86,7 +90,17 @@ impl Streams {
         }
         self.turns += 1;
         stream.cutting = Some(self.turns);
-        Some((self.turns, std::mem::take(&mut stream.rest)))
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.extend_from_slice(&stream.rest);
+        Some((self.turns, buffer))
+    }
+
+    /// Takes a buffer back.
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 
     fn is_turn(&self, ino: Ino, turn: u64) -> bool {
@@ -143,6 +157,7 @@ impl Fs {
         // A copy: the buffer is much longer.
         let rest = buffer.get(at..).unwrap_or_default().to_vec();
         writer.guard.streams.keep(ino, Stream { next, run, rest, cutting: None });
+        writer.guard.streams.give_back(buffer);
         Ok(Some(Written { len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }))
     }
 }

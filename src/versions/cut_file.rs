@@ -77,19 +77,24 @@ impl Window {
     }
 }
 
-/// Works on items of so many bytes each, on two CPUs where there are many bytes: each half in order, the first half's results first.
-pub(crate) fn in_two<T: Sync, R: Send, E: Send>(
-    items: &[T],
-    bytes: impl Fn(&T) -> usize,
-    work: impl Fn(&[T]) -> Result<Vec<R>, E> + Sync,
-) -> Result<Vec<R>, E> {
+/// Two parts of as many bytes each, in order; the second is empty where there is too little for two CPUs.
+pub(crate) fn halves<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) {
     let total: usize = items.iter().map(&bytes).sum();
     let mut half = 0;
     let middle = items.iter().position(|item| {
         half += bytes(item);
         half > total / 2
     });
-    let (front, back) = items.split_at(middle.filter(|_| total >= SPLIT_FROM).unwrap_or(items.len()));
+    items.split_at(middle.filter(|_| total >= SPLIT_FROM).unwrap_or(items.len()))
+}
+
+/// Works on items of so many bytes each, on two CPUs where there are many bytes: each half in order, the first half's results first.
+fn in_two<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    bytes: impl Fn(&T) -> usize,
+    work: impl Fn(&[T]) -> Result<Vec<R>, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let (front, back) = halves(items, bytes);
     if back.is_empty() {
         return work(front);
     }
