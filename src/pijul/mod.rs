@@ -2,10 +2,10 @@
 //!
 //! It reads versions, never the log, so it may lag, stop, or be rebuilt from nothing. Everything that touches libpijul is in here:
 //! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
-//! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
-//! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
-//! [`snapshot`] looks at a repository that others may have open, [`head_tree`] is what its head holds, [`reader`] reads that back, [`undo`]
-//! takes one change out of a text.
+//! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `wear` says when a
+//! file is founded anew and `credit` who its lines are from then, `store` keeps the change files (synced before the pristine names them),
+//! [`header`] is what a change says of its version, [`Repository`] is the door, [`snapshot`] looks at a repository that others may have
+//! open, [`head_tree`] is what its head holds, [`reader`] reads that back, [`undo`] takes one change out of a text.
 //!
 //! Order of a transaction, which has one version or many: a marker with the last version's number, durable; change files written and
 //! renamed; change files and their directories synced; pristine committed; marker removed. A crash between any two leaves the pristine
@@ -13,6 +13,7 @@
 
 mod apply;
 mod bulk;
+mod credit;
 pub mod head_tree;
 pub mod header;
 pub mod manifest;
@@ -30,6 +31,7 @@ mod store;
 pub(crate) mod tests;
 pub mod undo;
 mod view;
+mod wear;
 
 #[cfg(test)]
 pub(crate) use tests::step;

@@ -118,7 +118,7 @@ impl ChangeFiles {
         path
     }
 
-    fn load(&self, hash: &Hash) -> Result<Arc<Change>, StoreError> {
+    pub(super) fn load(&self, hash: &Hash) -> Result<Arc<Change>, StoreError> {
         if let Some(change) = lock(&self.0.cache).get(hash) {
             return Ok(change);
         }
