@@ -159,39 +159,31 @@ pub(super) enum Of {
 pub(super) struct Carried {
     /// The former foundation: its version, and the file's position in its change. Not there where the file then began.
     pub(super) former: Option<(VersionSeq, u64)>,
-    /// So many lines, and who they are from.
+    /// The last line of each run, and who its lines are from.
     runs: Vec<(u64, Of)>,
 }
 
 impl Carried {
     fn push(&mut self, of: Of) {
-        if let Some((count, last)) = self.runs.last_mut() {
-            let same = match (&*last, &of) {
-                (Of::Former(first), Of::Former(line)) => first + *count == *line,
-                (Of::Former(_), _) => false,
-                (last, of) => last == of,
-            };
-            if same {
-                *count += 1;
-                return;
-            }
+        let before = self.runs.len().checked_sub(2).and_then(|n| self.runs.get(n)).map_or(0, |(last, _)| *last);
+        let end = self.runs.last().map_or(0, |(last, _)| *last);
+        match (self.runs.last_mut(), &of) {
+            (Some((last, Of::Former(first))), Of::Former(line)) if *first + (end - before) == *line => *last += 1,
+            (_, Of::Former(_)) => self.runs.push((end + 1, of)),
+            (Some((last, same)), of) if same == of => *last += 1,
+            _ => self.runs.push((end + 1, of)),
         }
-        self.runs.push((1, of));
     }
 
     /// Who a line is from; the first is 1.
     pub(super) fn of(&self, line: u64) -> Of {
-        let mut before = 0;
-        for (count, of) in &self.runs {
-            if line <= before + count {
-                return match of {
-                    Of::Former(first) => Of::Former(first + (line - before).saturating_sub(1)),
-                    of => of.clone(),
-                };
-            }
-            before += count;
+        let run = self.runs.partition_point(|(last, _)| *last < line);
+        let before = run.checked_sub(1).and_then(|n| self.runs.get(n)).map_or(0, |(last, _)| *last);
+        match self.runs.get(run) {
+            Some((_, Of::Former(first))) => Of::Former(first + (line - before).saturating_sub(1)),
+            Some((_, of)) => of.clone(),
+            None => Of::Itself,
         }
-        Of::Itself
     }
 
     /// The line for the description, with a newline before it. `path` is Pijul's.
@@ -202,8 +194,11 @@ impl Carried {
             Some((seq, at)) => write!(out, "{seq}.{at} "),
             None => write!(out, "- "),
         };
-        for (n, (count, of)) in self.runs.iter().enumerate() {
-            out.push_str(if n == 0 { "" } else { "," });
+        let mut before = 0;
+        for (last, of) in &self.runs {
+            out.push_str(if before == 0 { "" } else { "," });
+            let count = last - before;
+            before = *last;
             let _ = match of {
                 Of::Itself => write!(out, "{count}"),
                 Of::Version(seq) => write!(out, "{count}@{seq}"),
@@ -240,8 +235,12 @@ impl Carried {
             let of = of.parse().map_or_else(|_| Of::Foreign(of.to_owned()), |seq| Of::Version(VersionSeq(seq)));
             Some((count.parse().ok()?, of))
         };
-        let runs = runs.split(',').filter(|r| !r.is_empty()).map(run).collect::<Option<_>>()?;
-        Some(Self { former, runs })
+        let (mut out, mut last) = (Self { former, runs: Vec::new() }, 0_u64);
+        for (count, of) in runs.split(',').filter(|r| !r.is_empty()).map(run).collect::<Option<Vec<_>>>()? {
+            last = last.checked_add(count)?;
+            out.runs.push((last, of));
+        }
+        Some(out)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::pijul::pristine::{self, Opened};
 use crate::pijul::refusal::Refusal;
 use crate::pijul::store::{ChangeFiles, TMP_PREFIX};
 use crate::pijul::wear::Limits;
-use crate::pijul::{VersionInput, names, step};
+use crate::pijul::{VersionInput, form, names, step};
 
 /// The channel everything is recorded on.
 const CHANNEL: &str = "main";
@@ -118,7 +118,7 @@ pub struct Repository {
     owner: Owner,
     pristine: Pristine,
     opened: Opened,
-    changes: ChangeFiles,
+    pub(super) changes: ChangeFiles,
     /// When a file is founded anew; tests have it lower.
     pub(super) wear: Limits,
     #[cfg(test)]
@@ -492,7 +492,8 @@ impl Repository {
             description.push_str(&refusal.lines());
         }
         let changes = if matches!(form, Form::LeftOut(_)) { &[] } else { version.changes.as_slice() };
-        let plan = plan(changes, (self.owner.uid, self.owner.gid), matches!(form, Form::Safe(_)));
+        let before = |path: &str| form::is_manifest(txn, channel, &self.changes, path);
+        let plan = plan(changes, (self.owner.uid, self.owner.gid), matches!(form, Form::Safe(_)), &before);
         // A text that cannot be read is no reason not to record the rest: its manifest can be made without it.
         let plan = plan.map_err(|e| if e.class == Class::Damage { Error { class: Class::Failed, ..e } } else { e })?;
         #[cfg(test)]

@@ -3,12 +3,18 @@
 mod client;
 mod crash;
 mod histories;
+mod hot;
 mod kit;
 mod odd;
 mod refusals;
 mod spooled;
 
 pub(crate) use crash::nothing_left_over;
+
+/// A file with these bytes.
+pub(super) fn item_of(bytes: &[u8]) -> super::Item {
+    kit::item(&kit::file(bytes))
+}
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
