@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use libpijul::changestore::ChangeStore;
 use libpijul::fs;
 use libpijul::pristine::sanakirja::MutTxn0;
 use libpijul::pristine::{ChangeId, Position};
@@ -12,6 +13,7 @@ use crate::error::{Class, Error, Result};
 use crate::ids::{Time, VersionSeq};
 use crate::pijul::apply::refused;
 use crate::pijul::credit::{self, Foundation, Of};
+use crate::pijul::refusal::Refusal;
 use crate::pijul::repository::guarded;
 use crate::pijul::sidecar::Sidecar;
 use crate::pijul::snapshot::Snapshot;
@@ -26,6 +28,20 @@ pub struct Blame {
     pub changes: Vec<Change>,
     /// It has marks of conflict, which are left out here.
     pub conflict: bool,
+    /// The version whose state the head is; `None` where ize did not write the head.
+    pub head: Option<VersionSeq>,
+    /// The last line has its newline.
+    ends: bool,
+}
+
+impl Blame {
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut out = self.lines.iter().map(|line| line.bytes.as_slice()).collect::<Vec<_>>().join(&b'\n');
+        out.extend(self.ends.then_some(b'\n'));
+        out
+    }
 }
 
 /// A line.
@@ -81,7 +97,8 @@ impl Snapshot {
                 let hash = found.who(change, place, position)?;
                 lines.push(Line { change: found.place(hash)?, bytes: bytes.strip_suffix(b"\n").unwrap_or(bytes).to_vec() });
             }
-            Ok(Blame { lines, changes: found.changes, conflict: text.conflict })
+            let head = found.versions.head(look)?;
+            Ok(Blame { lines, changes: found.changes, conflict: text.conflict, head, ends: text.bytes.ends_with(b"\n") })
         })
     }
 }
@@ -225,6 +242,14 @@ impl Versions {
         Ok(None)
     }
 
+    /// The version whose state the last change leaves.
+    fn head(&mut self, look: Look<'_>) -> Result<Option<VersionSeq>> {
+        let Some(last) = self.end(look)?.checked_sub(1) else { return Ok(None) };
+        let Some((hash, seq)) = self.at(look, last)? else { return Ok(None) };
+        let description = look.snapshot.changes.get_header(&hash).ok().and_then(|head| head.description).unwrap_or_default();
+        Ok(seq.map(|seq| Refusal::parse(&description).and_then(|refusal| refusal.holds).unwrap_or(seq)))
+    }
+
     /// The place behind the last change.
     fn end(&mut self, look: Look<'_>) -> Result<u64> {
         if let Some(end) = self.end {
@@ -246,7 +271,6 @@ impl Versions {
         }
         let entry = look.txn.read().get_changes(look.channel, place).map_err(refused("cannot read the log"))?;
         let Some((hash, _)) = entry else { return Ok(None) };
-        use libpijul::changestore::ChangeStore;
         let head = look.snapshot.changes.get_header(&hash);
         let head = head.map_err(|e| Error::new(Class::Damage, format!("change {}: its file cannot be read: {e}", hash.to_base32())))?;
         let found = (hash, head.description.as_deref().and_then(header::parse).map(|c| c.seq));
