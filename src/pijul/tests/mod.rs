@@ -7,6 +7,7 @@ mod hot;
 mod kit;
 mod odd;
 mod refusals;
+mod renames;
 mod spooled;
 
 pub(crate) use crash::nothing_left_over;
