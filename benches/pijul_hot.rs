@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ize::error::Result;
 use ize::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
+use ize::pijul::snapshot::{PATIENCE, Snapshot};
 use ize::pijul::{ContentSource, Item, Owner, Repository, TreeChange, VersionInput};
 use ize::versions::node::{Attributes, Content, FileKind, Node, Piece, Xattrs};
 
@@ -121,18 +122,23 @@ fn row(pattern: &str, batch: usize, edits: usize) {
         }
     }
     peaks.push(peak());
+    let begun = Instant::now();
+    let blame = Snapshot::take(dir.path(), PATIENCE).and_then(|s| s.blame("main", b"notes.txt")).expect("blamed");
+    let blamed = begun.elapsed();
+    assert_eq!(blame.text(), text.concat().into_bytes());
     let last = &times[edits.saturating_sub(1_000)..];
     let mean = last.iter().sum::<Duration>() / u32::try_from(last.len()).expect("small");
     let at = |edit: usize| median(&times[edit.saturating_sub(AROUND)..edit.min(times.len())]);
     let tenth = median(&times[4..times.len().min(15)]);
     println!(
-        "| {pattern}, {batch} a transaction | {tenth:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {:.1} ms | {:.1} | {} MB |",
+        "| {pattern}, {batch} a transaction | {tenth:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {:.1} ms | {:.1} | {} MB | {:.0} ms |",
         at(1_000.min(edits)),
         at(edits),
         millis(mean),
         millis(last.iter().max().copied().unwrap_or_default()),
         millis(mean) / tenth,
-        peaks.iter().map(|p| (p / 1000).to_string()).collect::<Vec<_>>().join(", ")
+        peaks.iter().map(|p| (p / 1000).to_string()).collect::<Vec<_>>().join(", "),
+        millis(blamed)
     );
 }
 
@@ -144,8 +150,8 @@ fn main() {
     if let Some((pattern, batch)) = std::env::var(ROW).ok().as_deref().and_then(|row| row.rsplit_once(' ')) {
         return row(pattern, batch.parse().expect("a number"), edits);
     }
-    println!("| pattern | 10th edit | 1,000th | {edits}th | mean of the last 1,000 | worst of them | mean by the 10th (wanted: 3) | peak RSS |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("| pattern | 10th edit | 1,000th | {edits}th | mean of the last 1,000 | worst of them | mean by the 10th (wanted: 3) | peak RSS | blame then |");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for pattern in ["append", "same line", "random line"] {
         for batch in [1, 10] {
             let row = format!("{pattern} {batch}");

@@ -132,6 +132,18 @@ impl Look<'_> {
         Sidecar::parse(&String::from_utf8_lossy(&text.bytes)).map(Some)
     }
 
+    /// What a change says of itself.
+    fn change(&self, hash: &Hash) -> Result<Change> {
+        let head = self.snapshot.changes.get_header(hash);
+        let head = head.map_err(|e| Error::new(Class::Damage, format!("change {}: its file cannot be read: {e}", hash.to_base32())))?;
+        let description = head.description.as_deref().unwrap_or_default();
+        let seq = header::parse(description).map(|c| c.seq);
+        let first = head.message.lines().next().unwrap_or_default();
+        let label = if seq.is_some() { first.split_once(' ').map_or("", |(_, label)| label) } else { first };
+        let processes = header::processes(description);
+        Ok(Change { hash: hash.to_base32(), seq, time: header::time(&head), processes, label: label.to_owned() })
+    }
+
     fn hash(&self, change: ChangeId) -> Result<Hash> {
         Ok(self.txn.read().get_external(&change).map_err(refused("cannot read the changes"))?.into())
     }
@@ -190,20 +202,11 @@ impl Found<'_> {
         if let Some(place) = self.places.get(&hash) {
             return Ok(*place);
         }
-        let read = self.look.snapshot.changes.load(&hash);
-        let read = read.map_err(|e| Error::new(Class::Damage, format!("change {}: its file cannot be read: {e}", hash.to_base32())))?;
-        let head = &read.hashed.header;
-        let description = head.description.as_deref().unwrap_or_default();
-        let seq = header::parse(description).map(|c| c.seq);
-        let first = head.message.lines().next().unwrap_or_default();
-        let label = if seq.is_some() { first.split_once(' ').map_or("", |(_, label)| label) } else { first };
-        self.changes.push(Change {
-            hash: hash.to_base32(),
-            seq,
-            time: header::time(head),
-            processes: header::processes(description),
-            label: label.to_owned(),
-        });
+        let change = match self.versions.read.remove(&hash) {
+            Some(change) => change,
+            None => self.look.change(&hash)?,
+        };
+        self.changes.push(change);
         self.places.insert(hash, self.changes.len() - 1);
         Ok(self.changes.len() - 1)
     }
@@ -213,6 +216,8 @@ impl Found<'_> {
 #[derive(Default)]
 struct Versions {
     seen: BTreeMap<u64, (Hash, Option<VersionSeq>)>,
+    /// What those changes say, until somebody asks for it: mostly they are lines' too.
+    read: HashMap<Hash, Change>,
     end: Option<u64>,
 }
 
@@ -271,9 +276,9 @@ impl Versions {
         }
         let entry = look.txn.read().get_changes(look.channel, place).map_err(refused("cannot read the log"))?;
         let Some((hash, _)) = entry else { return Ok(None) };
-        let head = look.snapshot.changes.get_header(&hash);
-        let head = head.map_err(|e| Error::new(Class::Damage, format!("change {}: its file cannot be read: {e}", hash.to_base32())))?;
-        let found = (hash, head.description.as_deref().and_then(header::parse).map(|c| c.seq));
+        let change = look.change(&hash)?;
+        let found = (hash, change.seq);
+        self.read.insert(hash, change);
         self.seen.insert(place, found);
         Ok(Some(found))
     }
