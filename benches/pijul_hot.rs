@@ -59,6 +59,23 @@ fn version(seq: u64, old: Option<Item>, new: Item) -> VersionInput {
     }
 }
 
+/// 20,000 files of 2 KB in 200 directories.
+fn large_tree() -> Vec<TreeChange> {
+    let mut out = Vec::new();
+    let mut add = |path: String, item| out.push(TreeChange { path: path.into_bytes(), from: None, old: None, new: Some(item) });
+    for n in 0..20_000 {
+        if n % 100 == 0 {
+            let mut dir = item(&[]);
+            dir.node.kind = FileKind::Directory;
+            dir.node.attrs.mode = 0o755;
+            add(format!("d{}", n / 100), dir);
+        }
+        let text: Vec<String> = (0..50).map(|line| format!("let value_{line} = compute({n}, \"{:x}\");\n", n * line)).collect();
+        add(format!("d{}/file-{n}.rs", n / 100), item(&text));
+    }
+    out
+}
+
 /// Where the next edit is: a plain generator, so that each run is the same.
 struct Edits(u64);
 
@@ -102,7 +119,12 @@ fn row(pattern: &str, batch: usize, edits: usize) {
     let dir = tempfile::tempdir_in(above).expect("a directory");
     let repository = Repository::open_or_create(dir.path(), StoreId([7; 16]), Owner { uid: 0, gid: 0 }).expect("opens");
     let mut text: Vec<String> = (0..250).map(|n| format!("line {n} of a text of about ten kilobytes\n")).collect();
-    repository.record(&version(1, None, item(&text))).expect("recorded");
+    let mut first = version(1, None, item(&text));
+    if pattern.ends_with("large tree") {
+        first.changes.extend(large_tree());
+    }
+    repository.record(&first).expect("recorded");
+    drop(first);
     let (mut seq, mut times, mut peaks, mut random) = (1, Vec::with_capacity(edits), Vec::new(), Edits(1));
     while times.len() < edits {
         let mut versions = Vec::new();
@@ -150,9 +172,11 @@ fn main() {
     if let Some((pattern, batch)) = std::env::var(ROW).ok().as_deref().and_then(|row| row.rsplit_once(' ')) {
         return row(pattern, batch.parse().expect("a number"), edits);
     }
-    println!("| pattern | 10th edit | 1,000th | {edits}th | mean of the last 1,000 | worst of them | mean by the 10th (wanted: 3) | peak RSS | blame then |");
+    println!(
+        "| pattern | 10th edit | 1,000th | {edits}th | mean of the last 1,000 | worst of them | mean by the 10th (wanted: 3) | peak RSS | blame then |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
-    for pattern in ["append", "same line", "random line"] {
+    for pattern in ["append", "same line", "random line", "random line of a large tree"] {
         for batch in [1, 10] {
             let row = format!("{pattern} {batch}");
             if row.contains(&only) {

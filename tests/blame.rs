@@ -49,7 +49,10 @@ fn each_line_has_the_change_that_history_and_the_client_name() {
     for (line, n) in found.iter().zip(1..) {
         assert_eq!((line["line"].as_u64(), &line["hash"]), (Some(n), &hash(line["version"].as_u64().unwrap())), "{line}");
     }
-    assert_eq!((found[0]["label"].as_str(), found[1]["text"].as_str(), found[4]["text"].as_str()), (Some("a beginning"), Some("2"), Some("five")));
+    assert_eq!(
+        (found[0]["label"].as_str(), found[1]["text"].as_str(), found[4]["text"].as_str()),
+        (Some("a beginning"), Some("2"), Some("five"))
+    );
     assert!(found[4]["process"].as_str().unwrap().contains("sed") && found[4]["time"].as_str().unwrap().ends_with('Z'), "{}", found[4]);
     let client = client(&home, "e/a b.txt");
     assert_eq!(client.len(), found.len());

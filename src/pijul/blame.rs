@@ -91,7 +91,8 @@ impl Snapshot {
                 }
             }
             let text = credit::read(&self.changes, &txn, &channel, position)?;
-            let mut found = Found { look, foundations: HashMap::new(), versions: Versions::default(), changes: Vec::new(), places: HashMap::new() };
+            let mut found =
+                Found { look, foundations: HashMap::new(), versions: Versions::default(), changes: Vec::new(), places: HashMap::new() };
             let mut lines = Vec::new();
             for ((change, place), bytes) in text.lines().into_iter().zip(text.bytes.split_inclusive(|&b| b == b'\n')) {
                 let hash = found.who(change, place, position)?;

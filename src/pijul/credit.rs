@@ -245,16 +245,9 @@ impl Carried {
 }
 
 /// Who the lines of the text `new` are from, which the file is to be founded anew with, `old` being what it holds.
-pub(super) fn carry(
-    store: &ChangeFiles,
-    txn: &ArcTxn<MutTxn0>,
-    position: Position<ChangeId>,
-    old: &Text,
-    new: &[u8],
-) -> Result<Carried> {
-    let external = |change: ChangeId| -> Result<Hash> {
-        Ok(txn.read().get_external(&change).map_err(refused("cannot read the changes"))?.into())
-    };
+pub(super) fn carry(store: &ChangeFiles, txn: &ArcTxn<MutTxn0>, position: Position<ChangeId>, old: &Text, new: &[u8]) -> Result<Carried> {
+    let external =
+        |change: ChangeId| -> Result<Hash> { Ok(txn.read().get_external(&change).map_err(refused("cannot read the changes"))?.into()) };
     let foundation = Foundation::read(store, &external(position.change)?, position.pos.into())?;
     let former = foundation.seq.filter(|_| foundation.carried.is_some()).map(|seq| (seq, position.pos.into()));
     let mut known: std::collections::HashMap<ChangeId, Of> = std::collections::HashMap::new();

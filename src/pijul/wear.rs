@@ -30,7 +30,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { touched: 300, vertices: 4_096 }
+        Self { touched: 100, vertices: 4_096 }
     }
 }
 

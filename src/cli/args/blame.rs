@@ -15,7 +15,9 @@ pub struct Lines {
 
 /// `ize blame`.
 #[derive(Debug, Group)]
-#[command(after_help = "Examples:\n  ize blame a.txt             (inside a mount)\n  ize blame notes src/main.rs -L 10,20\n  ize blame --json ~/notes/a.txt")]
+#[command(
+    after_help = "Examples:\n  ize blame a.txt             (inside a mount)\n  ize blame notes src/main.rs -L 10,20\n  ize blame --json ~/notes/a.txt"
+)]
 pub struct BlameArgs {
     /// The project, then a text in it
     #[arg(value_name = "[PROJECT] PATH", required = true)]

@@ -1,8 +1,8 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
-pub mod config;
 #[cfg(feature = "pijul")]
 pub mod blame;
+pub mod config;
 #[cfg(feature = "pijul")]
 pub mod pijul;
 pub mod purge;

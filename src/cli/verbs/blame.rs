@@ -40,7 +40,9 @@ pub fn run(args: &BlameArgs, session: &mut Session) -> Result<()> {
     let blame = Snapshot::take(layout.dir(), PATIENCE).and_then(|snapshot| snapshot.blame(CHANNEL, &path));
     let blame = blame.map_err(|e| match e.class {
         Class::Refused => e.hint(format!("`ize history {shown}` lists the changes that touch it")),
-        Class::NotFound => e.hint("a file is in Pijul once a version has it (`ize commit`), unless its path has no lasting history (`class.*`)"),
+        Class::NotFound => {
+            e.hint("a file is in Pijul once a version has it (`ize commit`), unless its path has no lasting history (`class.*`)")
+        }
         _ => e,
     })?;
     let lines = args.lines.unwrap_or(Lines { first: 1, last: usize::MAX });
@@ -49,7 +51,11 @@ pub fn run(args: &BlameArgs, session: &mut Session) -> Result<()> {
         return Err(Error::new(Class::Usage, format!("`{shown}` has {count} lines, and line {} is asked for", lines.first)));
     }
     session.out.page(!session.global.no_pager && !args.json);
-    if args.json { objects(&blame, lines, session)? } else { table(&blame, lines, session)? }
+    if args.json {
+        objects(&blame, lines, session)?
+    } else {
+        table(&blame, lines, session)?
+    }
     session.out.finish()?;
     for note in notes(&store, &blame, &path)? {
         output::report(&note);
@@ -110,7 +116,9 @@ fn notes(store: &Store, blame: &Blame, path: &[u8]) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     let newest = store.versions().numbers().next_back().unwrap_or_default();
     if let Some(head) = blame.head.filter(|head| *head < newest) {
-        notes.push(format!("Pijul is at version {head}, the newest is {newest}: this is the text of version {head} (`ize status` says why)"));
+        notes.push(format!(
+            "Pijul is at version {head}, the newest is {newest}: this is the text of version {head} (`ize status` says why)"
+        ));
     } else if differs(store, blame, path)? {
         notes.push("the file has changes that are in no version yet, which are not shown; `ize commit` makes them one now".to_owned());
     }

@@ -252,7 +252,11 @@ fn a_hot_file_is_deleted_comes_again_becomes_binary_a_directory_and_a_text() {
     let mut hot = |b: &mut Bench, lines: &mut Lines, edits: u64| {
         for _ in 0..edits {
             n = b.seq + 1;
-            if lines.is_empty() { lines.extend(begin(n)) } else { edit(4, &mut rng, n, lines) }
+            if lines.is_empty() {
+                lines.extend(begin(n))
+            } else {
+                edit(4, &mut rng, n, lines)
+            }
             b.step(tree([("f", text(lines))]), &[]);
         }
         assert_eq!(credit(b, "f"), *lines);
