@@ -98,10 +98,14 @@ impl Edits {
     }
 }
 
-fn peak() -> u64 {
+/// Peak of resident memory, and what of it now is no mapped file (the pristine is one), in MB.
+fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0)
+    let of = |key: &str| -> u64 {
+        let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("0 kB");
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0)
+    };
+    format!("{} ({})", of("VmHWM:") / 1000, of("RssAnon:") / 1000)
 }
 
 fn median(times: &[Duration]) -> f64 {
@@ -140,10 +144,10 @@ fn row(pattern: &str, batch: usize, edits: usize) {
         assert!(outcomes.len() == batch && outcomes.iter().all(|o| o.refusal().is_none()));
         times.extend((0..batch).map(|_| each));
         if [20, 1_000].contains(&times.len()) {
-            peaks.push(peak());
+            peaks.push(memory());
         }
     }
-    peaks.push(peak());
+    peaks.push(memory());
     let begun = Instant::now();
     let blame = Snapshot::take(dir.path(), PATIENCE).and_then(|s| s.blame("main", b"notes.txt")).expect("blamed");
     let blamed = begun.elapsed();
@@ -159,7 +163,7 @@ fn row(pattern: &str, batch: usize, edits: usize) {
         millis(mean),
         millis(last.iter().max().copied().unwrap_or_default()),
         millis(mean) / tenth,
-        peaks.iter().map(|p| (p / 1000).to_string()).collect::<Vec<_>>().join(", "),
+        peaks.join(", "),
         millis(blamed)
     );
 }
@@ -173,7 +177,7 @@ fn main() {
         return row(pattern, batch.parse().expect("a number"), edits);
     }
     println!(
-        "| pattern | 10th edit | 1,000th | {edits}th | mean of the last 1,000 | worst of them | mean by the 10th (wanted: 3) | peak RSS | blame then |"
+        "| pattern | 10th edit | 1,000th | {edits}th | mean of the last 1,000 | worst of them | mean by the 10th (wanted: 3) | peak RSS (anonymous) | blame then |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for pattern in ["append", "same line", "random line", "random line of a large tree"] {

@@ -344,7 +344,7 @@ fn manifest(b: &Bench, path: &str) -> bool {
 #[test]
 fn a_file_at_the_border_of_a_text_keeps_its_form() {
     let max = usize::try_from(TEXT_MAX).unwrap();
-    let sized = |len: usize| file("a line of text\n".repeat(len / 15 + 1)[..len].to_owned());
+    let sized = |len: usize| file(&"a line of text\n".repeat(len / 15 + 1)[..len]);
     let mut b = Bench::new();
     let at = |b: &mut Bench, path: &str, len: usize, renames: &[(&[u8], &[u8])]| {
         let (dir_name, _) = path.split_once('/').unwrap();
