@@ -23,7 +23,7 @@ pub(super) const TEXT_AGAIN: u64 = TEXT_MAX / 2;
 /// Whether the file at a path of the old state, in Pijul's names, is a manifest there.
 pub(super) type Before<'a> = &'a dyn Fn(&str) -> Result<bool>;
 
-/// What Pijul is to hold for what is new in a change, and whether that is a manifest. `path` is Pijul's; `changes` are those of the version.
+/// What Pijul is to hold for an item, and whether that is a manifest. `path` is Pijul's; `before` says whether it was one in the old state.
 pub(super) fn form(new: &Item, path: &str, safe: bool, before: &dyn Fn() -> Result<bool>) -> Result<(Put, bool)> {
     let node = &new.node;
     let empty = || Put::File { bytes: Vec::new(), executable: false };
