@@ -19,6 +19,7 @@ use crate::error::{Class, Error, Result};
 use crate::pijul::plan::{Move, Plan};
 use crate::pijul::store::{ChangeFiles, StoreError};
 use crate::pijul::view::{GONE, Put, View};
+use crate::pijul::wear::{self, Limits};
 use crate::pijul::{bulk, names};
 
 /// What libpijul said, with its noun.
@@ -33,21 +34,35 @@ pub(super) fn refused<E: Debug>(doing: &str) -> impl FnOnce(E) -> Error + '_ {
     }
 }
 
-/// Records a plan as one change of `channel`, and applies it. Nothing is durable yet. Says whether nothing was left of the plan, so that
-/// the change is an empty one.
+/// Records a plan as one change of `channel`, and applies it; files that are worn by these limits are founded anew. Nothing is durable yet.
+/// Says whether nothing was left of the plan, so that the change is an empty one.
 pub(super) fn apply(
     txn: &ArcTxn<MutTxn0>,
     channel: &ChannelRef<MutTxn0>,
     store: &ChangeFiles,
     plan: Plan,
-    header: ChangeHeader,
+    mut header: ChangeHeader,
+    wear: Option<Limits>,
 ) -> Result<(Hash, bool)> {
-    let (puts, gone, fresh) = {
+    let (puts, mut changed) = {
         let mut guard = txn.write();
-        let mut tree = Tree { txn: &mut guard, gone: Vec::new(), fresh: BTreeSet::new(), emptied: BTreeSet::new() };
+        let mut tree = Tree { txn: &mut guard, changed: Changed::default() };
         let puts = tree.arrange(plan)?;
-        (puts, tree.gone, tree.fresh)
+        (puts, tree.changed)
     };
+    for (inode, path) in std::mem::take(&mut changed.kept) {
+        let (Some(limits), Some(Put::File { bytes, .. })) = (wear, puts.get(&path)) else { continue };
+        let Some(carried) = wear::carried(txn, channel, store, (inode, bytes), limits)? else { continue };
+        let mut guard = txn.write();
+        let mut tree = Tree { txn: &mut guard, changed: std::mem::take(&mut changed) };
+        tree.found_anew(inode, &path)?;
+        changed = tree.changed;
+        // Nobody asks who a line of a sidecar is from.
+        if !names::is_meta(&path) {
+            header.description.get_or_insert_default().push_str(&carried.line(&path));
+        }
+    }
+    let Changed { gone, fresh, .. } = changed;
 
     let (groups, single) = bulk::groups(prefixes(&puts, &fresh, gone.len()), &puts);
     let view = View::new(puts);
@@ -139,14 +154,22 @@ fn prefixes(puts: &BTreeMap<String, Put>, fresh: &BTreeSet<String>, gone: usize)
     out
 }
 
-struct Tree<'a> {
-    txn: &'a mut MutTxn0,
+/// What a version does to the tree table.
+#[derive(Default)]
+struct Changed {
     /// What went away, and where it was.
     gone: Vec<(Inode, String)>,
     /// Paths added by this version.
     fresh: BTreeSet<String>,
+    /// Files that stay where they are, or where a directory above them takes them.
+    kept: Vec<(Inode, String)>,
     /// Directories of sidecars that something left.
     emptied: BTreeSet<String>,
+}
+
+struct Tree<'a> {
+    txn: &'a mut MutTxn0,
+    changed: Changed,
 }
 
 impl Tree<'_> {
@@ -170,7 +193,7 @@ impl Tree<'_> {
 
     fn left(&mut self, path: &str) {
         if let Some((dir, _)) = path.rsplit_once('/').filter(|(d, _)| d.starts_with(names::META_DIR)) {
-            self.emptied.insert(dir.to_owned());
+            self.changed.emptied.insert(dir.to_owned());
         }
     }
 
@@ -179,8 +202,8 @@ impl Tree<'_> {
         if inode.is_root() || self.path_of(inode)?.is_none_or(|p| p.starts_with(&format!("{GONE}gone-"))) {
             return Ok(());
         }
-        self.move_to(inode, &gone_name(self.gone.len()))?;
-        self.gone.push((inode, was.to_owned()));
+        self.move_to(inode, &gone_name(self.changed.gone.len()))?;
+        self.changed.gone.push((inode, was.to_owned()));
         self.left(was);
         Ok(())
     }
@@ -226,12 +249,17 @@ impl Tree<'_> {
             }
             let dir = matches!(put, Put::Dir);
             match there {
-                Some(inode) if self.is_dir(inode)? == dir => continue,
+                Some(inode) if self.is_dir(inode)? == dir => {
+                    if !dir {
+                        self.changed.kept.push((inode, path.clone()));
+                    }
+                    continue;
+                }
                 Some(inode) => self.send_away(inode, path)?,
                 None => {}
             }
             self.txn.add(path, dir, 0).map_err(refused(&format!("cannot add `{path}`")))?;
-            self.fresh.insert(path.clone());
+            self.changed.fresh.insert(path.clone());
         }
         for path in absent {
             if let Some(inode) = self.find(&path) {
@@ -242,9 +270,17 @@ impl Tree<'_> {
         Ok(puts)
     }
 
+    /// The file goes, and comes again: see [`wear`].
+    fn found_anew(&mut self, inode: Inode, path: &str) -> Result<()> {
+        self.send_away(inode, path)?;
+        self.txn.add(path, false, 0).map_err(refused(&format!("cannot add `{path}`")))?;
+        self.changed.fresh.insert(path.to_owned());
+        Ok(())
+    }
+
     fn send_moved_away(&mut self, inode: Inode, was: &str) -> Result<()> {
-        self.move_to(inode, &gone_name(self.gone.len()))?;
-        self.gone.push((inode, was.to_owned()));
+        self.move_to(inode, &gone_name(self.changed.gone.len()))?;
+        self.changed.gone.push((inode, was.to_owned()));
         Ok(())
     }
 
@@ -252,10 +288,9 @@ impl Tree<'_> {
     fn prune(&mut self, puts: &mut BTreeMap<String, Put>) -> Result<()> {
         // A mirror that moved may have lost its sidecars too.
         let moved = puts.iter().filter(|(p, put)| matches!(put, Put::Dir) && p.starts_with(names::META_DIR));
-        self.emptied.extend(moved.map(|(p, _)| p.clone()).collect::<Vec<_>>());
-        while let Some(dir) = self.emptied.pop_last() {
-            let in_meta = dir == names::META_DIR || dir.strip_prefix(names::META_DIR).is_some_and(|r| r.starts_with('/'));
-            let Some(inode) = self.find(&dir).filter(|_| in_meta) else { continue };
+        self.changed.emptied.extend(moved.map(|(p, _)| p.clone()).collect::<Vec<_>>());
+        while let Some(dir) = self.changed.emptied.pop_last() {
+            let Some(inode) = self.find(&dir).filter(|_| names::is_meta(&dir)) else { continue };
             let empty = {
                 let mut children = fs::working_copy_children(&*self.txn, inode).map_err(refused("cannot read the tree"))?;
                 children.next().is_none()

@@ -17,6 +17,7 @@ use libpijul::{ArcTxn, ChannelRef, ChannelTxnT, Conflict, DepsTxnT, GraphTxnT, H
 use crate::error::{Class, Error, Result};
 use crate::ids::{BlobId, Time};
 use crate::pijul::apply::refused;
+use crate::pijul::header;
 use crate::pijul::spooled::Spooled;
 
 /// Conflicts that are named.
@@ -220,11 +221,7 @@ impl Times<'_> {
         let hash: Hash = self.txn.read().get_external(&change).map_err(refused("cannot read the log"))?.into();
         let header = self.changes.get_header(&hash);
         let header = header.map_err(|e| Error::new(Class::Damage, format!("change {}: its file cannot be read: {e}", hash.to_base32())))?;
-        let stamp = header.timestamp;
-        // Nanoseconds may count backwards from zero.
-        let (secs, nanos) = (stamp.as_second(), stamp.subsec_nanosecond());
-        let (secs, nanos) = if nanos < 0 { (secs - 1, nanos + 1_000_000_000) } else { (secs, nanos) };
-        let time = Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
+        let time = header::time(&header);
         self.known.insert(change, time);
         Ok(time)
     }

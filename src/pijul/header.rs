@@ -102,6 +102,19 @@ pub fn parse(description: &str) -> Option<Coverage> {
     Some(Coverage { seq: seq?, first, last, store: store? })
 }
 
+/// The processes that a description names.
+pub(super) fn processes(description: &str) -> Vec<String> {
+    description.lines().filter_map(|line| line.strip_prefix("process ")).map(str::to_owned).collect()
+}
+
+/// When a change was made, by its header.
+pub(super) fn time(header: &ChangeHeader) -> Time {
+    // Nanoseconds may count backwards from zero.
+    let (secs, nanos) = (header.timestamp.as_second(), header.timestamp.subsec_nanosecond());
+    let (secs, nanos) = if nanos < 0 { (secs - 1, nanos + 1_000_000_000) } else { (secs, nanos) };
+    Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) }
+}
+
 /// The whole header.
 #[must_use]
 pub(super) fn header(version: &VersionInput, store: StoreId) -> ChangeHeader {

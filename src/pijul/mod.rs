@@ -2,17 +2,21 @@
 //!
 //! It reads versions, never the log, so it may lag, stop, or be rebuilt from nothing. Everything that touches libpijul is in here:
 //! [`names`] turns byte names into names Pijul can hold, [`sidecar`] and [`manifest`] are the small texts that say what Pijul cannot,
-//! `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `store` keeps the
-//! change files (synced before the pristine names them), [`header`] is what a change says of its version, [`Repository`] is the door,
-//! [`snapshot`] looks at a repository that others may have open, [`head_tree`] is what its head holds, [`reader`] reads that back, [`undo`]
-//! takes one change out of a text.
+//! `form` which of the two a file is, `plan` turns a version into puts, moves and removals of Pijul's paths, `apply` carries them out in one transaction, `wear` says when a
+//! file is founded anew and `credit` who its lines are from then, `store` keeps the change files (synced before the pristine names them),
+//! [`header`] is what a change says of its version, [`Repository`] is the door, [`snapshot`] looks at a repository that others may have
+//! open, [`head_tree`] is what its head holds, [`reader`] reads that back, [`blame`] says who each line of a text is from, [`undo`] takes
+//! one change out of a text.
 //!
 //! Order of a transaction, which has one version or many: a marker with the last version's number, durable; change files written and
 //! renamed; change files and their directories synced; pristine committed; marker removed. A crash between any two leaves the pristine
 //! without all of them (they are recorded again; stray files are swept, because the marker is there), or with all of them.
 
 mod apply;
+pub mod blame;
 mod bulk;
+mod credit;
+mod form;
 pub mod head_tree;
 pub mod header;
 pub mod manifest;
@@ -30,6 +34,7 @@ mod store;
 pub(crate) mod tests;
 pub mod undo;
 mod view;
+mod wear;
 
 #[cfg(test)]
 pub(crate) use tests::step;

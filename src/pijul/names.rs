@@ -122,6 +122,12 @@ pub fn sidecar(path: &str) -> String {
     }
 }
 
+/// Whether a path, in Pijul's names, is a sidecar or a directory of them.
+#[must_use]
+pub fn is_meta(path: &str) -> bool {
+    path.strip_prefix(META_DIR).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The directory that holds the sidecars of what is in the directory `path`.
 #[must_use]
 pub fn mirror(path: &str) -> String {

@@ -1,16 +1,12 @@
 //! What a version means in Pijul's terms: paths to hold something, to move, to be gone. Pure: knows nothing of the repository.
-//!
-//! The form of a file is decided here: a text of at most [`TEXT_MAX`](super::TEXT_MAX) bytes (UTF-8, no NUL) as itself, all else as a
-//! manifest. In the safe form (after libpijul has refused or panicked) every file is a manifest.
 
 use std::collections::BTreeMap;
 
-use crate::error::{Class, Error, Result};
-use crate::pijul::manifest::Manifest;
+use crate::error::Result;
+use crate::pijul::form::{self, Before};
 use crate::pijul::sidecar::Sidecar;
 use crate::pijul::view::Put;
-use crate::pijul::{Item, TEXT_MAX, TreeChange, names};
-use crate::versions::node::{Content, FileKind};
+use crate::pijul::{Item, TreeChange, names};
 
 /// A move from a path of the old state to one of the new.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,14 +30,19 @@ pub(super) struct Plan {
     pub(super) absent: Vec<String>,
 }
 
-/// The plan of a version. `owner` is the project's user and group.
-pub(super) fn plan(changes: &[TreeChange], owner: (u32, u32), safe: bool) -> Result<Plan> {
+/// The plan of a version. `owner` is the project's user and group; in the safe form (after libpijul has refused or panicked) every file is a
+/// manifest.
+pub(super) fn plan(changes: &[TreeChange], owner: (u32, u32), safe: bool, before: Before<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
     for change in changes {
         let path = names::path(&change.path);
         let from = change.from.as_ref().map(|f| names::path(f)).filter(|f| *f != path);
         match (&change.new, from) {
-            (Some(new), from) => plan.put(change, new, path, from, owner, safe)?,
+            (Some(new), from) => {
+                let before = || form::old_path(changes, change).map_or(Ok(false), |old| before(&old));
+                let form = form::form(new, &path, safe, &before)?;
+                plan.put(change, new, path, from, owner, form);
+            }
             (None, _) if path.is_empty() => plan.absent.push(names::sidecar("")),
             (None, _) => {
                 plan.gone.push(names::mirror(&path));
@@ -57,8 +58,8 @@ pub(super) fn plan(changes: &[TreeChange], owner: (u32, u32), safe: bool) -> Res
 }
 
 impl Plan {
-    fn put(&mut self, change: &TreeChange, new: &Item, path: String, from: Option<String>, owner: (u32, u32), safe: bool) -> Result<()> {
-        let (put, manifest) = form(new, &path, safe)?;
+    fn put(&mut self, change: &TreeChange, new: &Item, path: String, from: Option<String>, owner: (u32, u32), form: (Put, bool)) {
+        let (put, manifest) = form;
         let side = names::sidecar(&path);
         match Sidecar::of(new, &change.path, &path, owner, manifest).text() {
             Some(text) => {
@@ -73,7 +74,7 @@ impl Plan {
             }
         }
         if path.is_empty() {
-            return Ok(());
+            return;
         }
         let is_dir = matches!(put, Put::Dir);
         if let Some(from) = from {
@@ -86,40 +87,5 @@ impl Plan {
             self.absent.push(names::mirror(&path));
         }
         self.puts.insert(path, put);
-        Ok(())
     }
-}
-
-/// What Pijul is to hold for an item, and whether that is a manifest.
-fn form(item: &Item, path: &str, safe: bool) -> Result<(Put, bool)> {
-    let node = &item.node;
-    let empty = || Put::File { bytes: Vec::new(), executable: false };
-    match node.kind {
-        FileKind::Directory => return Ok((Put::Dir, false)),
-        FileKind::Symlink | FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice | FileKind::Socket => {
-            return Ok((empty(), false));
-        }
-        FileKind::File => {}
-    }
-    let executable = node.attrs.mode & 0o100 != 0;
-    if node.size == 0 {
-        return Ok((Put::File { bytes: Vec::new(), executable }, false));
-    }
-    if node.size <= TEXT_MAX && !safe {
-        let bytes = item.content.read_all()?;
-        if bytes.len() as u64 != node.size {
-            let (got, want) = (bytes.len(), node.size);
-            return Err(Error::new(Class::Damage, format!("`{path}` has {got} bytes where its version says {want}")));
-        }
-        if !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok() {
-            return Ok((Put::File { bytes, executable }, false));
-        }
-    }
-    let pieces = match &node.content {
-        Content::Pieces(pieces) => pieces.clone(),
-        Content::Empty => Vec::new(),
-        Content::PieceList(_) | Content::PieceTree { .. } | Content::Directory(_) | Content::Target(_) => item.content.pieces()?,
-    };
-    let bytes = Manifest::new(node.size, pieces)?.text().into_bytes();
-    Ok((Put::File { bytes, executable }, true))
 }

@@ -21,7 +21,8 @@ use crate::pijul::plan::plan;
 use crate::pijul::pristine::{self, Opened};
 use crate::pijul::refusal::Refusal;
 use crate::pijul::store::{ChangeFiles, TMP_PREFIX};
-use crate::pijul::{VersionInput, names, step};
+use crate::pijul::wear::Limits;
+use crate::pijul::{VersionInput, form, names, step};
 
 /// The channel everything is recorded on.
 const CHANNEL: &str = "main";
@@ -117,7 +118,9 @@ pub struct Repository {
     owner: Owner,
     pristine: Pristine,
     opened: Opened,
-    changes: ChangeFiles,
+    pub(super) changes: ChangeFiles,
+    /// When a file is founded anew; tests have it lower.
+    pub(super) wear: Limits,
     #[cfg(test)]
     pub(super) refuse: super::tests::Refuse,
 }
@@ -197,6 +200,7 @@ impl Repository {
             pristine,
             opened,
             changes,
+            wear: Limits::default(),
             #[cfg(test)]
             refuse: super::tests::Refuse::default(),
         };
@@ -227,6 +231,7 @@ impl Repository {
             pristine,
             opened,
             changes,
+            wear: Limits::default(),
             #[cfg(test)]
             refuse: super::tests::Refuse::default(),
         };
@@ -487,12 +492,15 @@ impl Repository {
             description.push_str(&refusal.lines());
         }
         let changes = if matches!(form, Form::LeftOut(_)) { &[] } else { version.changes.as_slice() };
-        let plan = plan(changes, (self.owner.uid, self.owner.gid), matches!(form, Form::Safe(_)));
+        let before = |path: &str| form::is_manifest(txn, channel, &self.changes, path);
+        let plan = plan(changes, (self.owner.uid, self.owner.gid), matches!(form, Form::Safe(_)), &before);
         // A text that cannot be read is no reason not to record the rest: its manifest can be made without it.
         let plan = plan.map_err(|e| if e.class == Class::Damage { Error { class: Class::Failed, ..e } } else { e })?;
         #[cfg(test)]
         self.refuse.like_libpijul(&plan, !matches!(form, Form::AsItIs));
-        let (hash, empty) = apply(txn, channel, &self.changes, plan, header)?;
+        // What was refused is not to be refused again for that.
+        let wear = matches!(form, Form::AsItIs).then_some(self.wear);
+        let (hash, empty) = apply(txn, channel, &self.changes, plan, header, wear)?;
         let text = hash.to_base32();
         let outcome = match refusal {
             Some(refusal) if refusal.holds.is_some() => Outcome::LeftOut(text, refusal),

@@ -37,8 +37,8 @@ const WINDOW: usize = 1 << 20;
 
 /// See the module.
 pub struct Snapshot {
-    pristine: Pristine,
-    changes: ChangeFiles,
+    pub(super) pristine: Pristine,
+    pub(super) changes: ChangeFiles,
     dir: PathBuf,
     // Last: the copy goes when nothing has it mapped any more.
     _copy: tempfile::TempDir,
@@ -164,7 +164,7 @@ impl Snapshot {
         })
     }
 
-    fn load(&self, txn: &ArcTxn<MutTxn0>, channel: &str) -> Result<ChannelRef<MutTxn0>> {
+    pub(super) fn load(&self, txn: &ArcTxn<MutTxn0>, channel: &str) -> Result<ChannelRef<MutTxn0>> {
         let name = channel.parse::<libpijul::small_string::SmallString>().map_err(refused("cannot name the channel"))?;
         let loaded = txn.read().load_channel(name).map_err(refused("cannot read the channel"))?;
         loaded.ok_or_else(|| Error::new(Class::NotFound, format!("there is no channel {channel} in {}", self.dir.display())))

@@ -20,8 +20,9 @@ use libpijul::pristine::{ChangeId, Position, Vertex};
 
 use super::step;
 
-/// Bytes of decoded changes kept, by estimate. The one last used is kept however large it is.
-const CACHE_BYTES: u64 = 32 << 20;
+/// Bytes of decoded changes kept, by estimate, beside the largest and the one last used. The largest stays as long as no larger one comes: the
+/// first change of a large tree holds the first lines of every file, and each small change that is read would else put it out.
+const CACHE_BYTES: u64 = 8 << 20;
 /// Unsynced files held open before they are synced early.
 const UNSYNCED_MAX: usize = 160;
 /// Begins the name of a change file being written.
@@ -66,8 +67,12 @@ impl Cache {
         self.bytes += cost;
         self.by_use.insert(self.tick, hash);
         self.changes.insert(hash, (change, cost, self.tick));
-        while self.bytes > CACHE_BYTES && self.changes.len() > 1 {
-            let Some((_, oldest)) = self.by_use.pop_first() else { return };
+        let Some((largest, over)) = self.changes.iter().max_by_key(|(_, (_, cost, tick))| (*cost, *tick)).map(|(h, c)| (*h, c.1)) else {
+            return;
+        };
+        while self.bytes - over > CACHE_BYTES {
+            let oldest = self.by_use.values().find(|h| **h != largest && **h != hash).copied();
+            let Some(oldest) = oldest else { return };
             self.remove(&oldest);
         }
     }
@@ -118,7 +123,7 @@ impl ChangeFiles {
         path
     }
 
-    fn load(&self, hash: &Hash) -> Result<Arc<Change>, StoreError> {
+    pub(super) fn load(&self, hash: &Hash) -> Result<Arc<Change>, StoreError> {
         if let Some(change) = lock(&self.0.cache).get(hash) {
             return Ok(change);
         }
@@ -269,5 +274,34 @@ impl ChangeStore for ChangeFiles {
 
     fn get_change(&self, hash: &Hash) -> Result<Change, StoreError> {
         Ok((*self.load(hash)?).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_change_stays_while_small_ones_come_and_go_and_memory_is_bounded() {
+        let change = Arc::new(crate::pijul::tests::some_change());
+        let hash = |n: u64| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_le_bytes());
+            Hash::Blake3(bytes)
+        };
+        let (mut cache, large) = (Cache::default(), 4 * CACHE_BYTES);
+        cache.put(hash(0), change.clone(), large);
+        for n in 1..100 {
+            cache.put(hash(n), change.clone(), CACHE_BYTES / 10);
+            assert!(cache.get(&hash(n)).is_some() && cache.bytes <= large + CACHE_BYTES, "{n}: {}", cache.bytes);
+        }
+        // The latest are there too, the first ones not.
+        assert!(cache.get(&hash(0)).is_some() && cache.get(&hash(95)).is_some() && cache.get(&hash(50)).is_none());
+        // Another large one is kept while it is the last used, and goes before the largest.
+        cache.put(hash(200), change.clone(), large - 1);
+        assert!(cache.get(&hash(200)).is_some() && cache.changes.len() == 2);
+        cache.put(hash(201), change, 1);
+        assert!(cache.get(&hash(0)).is_some() && cache.get(&hash(200)).is_none() && cache.get(&hash(201)).is_some());
+        assert_eq!(cache.by_use.len(), cache.changes.len());
     }
 }

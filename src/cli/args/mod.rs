@@ -1,5 +1,7 @@
 //! The tree of verbs and flags. Doc comments are the help.
 
+#[cfg(feature = "pijul")]
+pub mod blame;
 pub mod config;
 #[cfg(feature = "pijul")]
 pub mod pijul;
@@ -19,6 +21,8 @@ use crate::cli::verbs;
 use crate::engine::undo::line::Way;
 use crate::error::Result;
 
+#[cfg(feature = "pijul")]
+pub use blame::BlameArgs;
 pub use config::{ConfigGetArgs, ConfigListArgs, ConfigSetArgs, ConfigUnsetArgs, ConfigVerb, Scope as ConfigScope};
 #[cfg(feature = "pijul")]
 pub use pijul::{PijulRebuildArgs, PijulVerb};
@@ -90,6 +94,9 @@ pub enum Verb {
     Commit(CommitArgs),
     /// List the changes, of everything or of one path
     History(HistoryArgs),
+    /// Say of each line of a text which change it is from
+    #[cfg(feature = "pijul")]
+    Blame(BlameArgs),
     /// Write a file as it was at a moment
     Cat(CatArgs),
     /// Write everything, as it is or was at a moment, into a new directory
@@ -138,6 +145,8 @@ impl Verb {
             Self::Status(args) => verbs::status::run(&args, session),
             Self::Commit(args) => verbs::commit::run(&args, session),
             Self::History(args) => verbs::history::run(&args, session),
+            #[cfg(feature = "pijul")]
+            Self::Blame(args) => verbs::blame::run(&args, session),
             Self::Cat(args) => verbs::cat::run(&args, session),
             Self::Export(args) => verbs::export::run(&args, session),
             Self::Restore(args) => verbs::restore::run(&args, session),
@@ -166,6 +175,8 @@ impl Verb {
             Self::List(args) => args.json,
             Self::Status(args) => args.json,
             Self::History(args) => args.json,
+            #[cfg(feature = "pijul")]
+            Self::Blame(args) => args.json,
             Self::Undo(args) | Self::Redo(args) => args.json,
             Self::Purge(args) => args.json,
             Self::Fsck(args) => args.json,

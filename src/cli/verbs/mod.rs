@@ -1,5 +1,7 @@
 //! One file a verb.
 
+#[cfg(feature = "pijul")]
+pub mod blame;
 pub mod cat;
 pub mod commit;
 pub mod config;

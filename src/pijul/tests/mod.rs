@@ -3,12 +3,28 @@
 mod client;
 mod crash;
 mod histories;
+mod hot;
 mod kit;
 mod odd;
 mod refusals;
+mod renames;
 mod spooled;
 
 pub(crate) use crash::nothing_left_over;
+
+/// Any change.
+pub(super) fn some_change() -> libpijul::change::Change {
+    use libpijul::Base32;
+    use libpijul::changestore::ChangeStore;
+    let mut bench = kit::Bench::new();
+    let recorded = bench.step(kit::tree([("a", kit::file("a"))]), &[]);
+    bench.repository.changes.get_change(&libpijul::Hash::from_base32(recorded.hash().as_bytes()).unwrap()).unwrap()
+}
+
+/// A file with these bytes.
+pub(super) fn item_of(bytes: &[u8]) -> super::Item {
+    kit::item(&kit::file(bytes))
+}
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
