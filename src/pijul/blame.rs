@@ -1,4 +1,4 @@
-//! Who each line of a text at the head is from, by Pijul's credit; where the file was founded anew, by the [`credit`] that this carried over.
+//! Who each line of a text at the head is from, by Pijul's credit; where the file was founded anew, by the credit that this carried over.
 //! Reads only, beside whoever has the repository open.
 
 use std::collections::{BTreeMap, HashMap};

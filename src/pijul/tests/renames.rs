@@ -1,7 +1,5 @@
 //! A directory with very many files is renamed: one small change, whatever is in it, and a clean clone.
 
-use std::time::{Duration, Instant};
-
 use libpijul::Base32;
 use libpijul::changestore::ChangeStore;
 
@@ -36,12 +34,10 @@ fn size(b: &Bench) -> (usize, u64) {
 fn a_directory_with_very_many_files_is_renamed_by_one_small_change() {
     let mut b = Bench::new();
     b.step(full("d", &[]), &[]);
-    let begun = Instant::now();
     b.step(full("e", &[]), &[(b"d", b"e")]);
-    let took = begun.elapsed();
     // The directory, and that of its sidecars.
     let (hunks, bytes) = size(&b);
-    assert!(hunks == 2 && bytes < 2_000 && took < Duration::from_secs(2), "{hunks} hunks, {bytes} bytes, {took:?}");
+    assert!(hunks == 2 && bytes < 2_000, "{hunks} hunks, {bytes} bytes");
     let clone = b.check();
     assert_eq!(pijul(b.home.path(), &clone, &["diff", "--short"]), "");
 
@@ -51,11 +47,9 @@ fn a_directory_with_very_many_files_is_renamed_by_one_small_change() {
     let removed = format!("f/f{}", 30 - 1);
     assert!(new.remove(removed.as_bytes()).is_some());
     new.insert(b"f/new".to_vec(), file("new\n"));
-    let begun = Instant::now();
     b.step(new, &[(b"e", b"f")]);
-    let took = begun.elapsed();
     let (hunks, bytes) = size(&b);
-    assert!(hunks <= 8 && bytes < 4_000 && took < Duration::from_secs(2), "{hunks} hunks, {bytes} bytes, {took:?}");
+    assert!(hunks <= 8 && bytes < 4_000, "{hunks} hunks, {bytes} bytes");
     // A pull brings the same as a clone.
     pijul(b.home.path(), &clone, &["pull", "--all", b.project().to_str().unwrap()]);
     assert_eq!(pijul(b.home.path(), &clone, &["diff", "--short"]), "");
