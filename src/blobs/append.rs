@@ -1,11 +1,11 @@
 //! Putting bytes into the last pack, syncing it, and going on to the next.
 
-use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
+use super::compression::compress;
 use super::contents::Contents;
 use super::error::{Doing, is_full};
 use super::hashing::{SPLIT_FROM, address};
@@ -350,15 +350,4 @@ fn write_at_end(file: &dyn StorageFile, store: StoreId, pack: PackId, entry: &En
     let (head, written) = rayon::join(|| entry.encode(store, pack, stored), || file.write_at(&[stored, padding], entry.data_offset()));
     written?;
     file.write_at(&[&head], entry.offset)
-}
-
-/// `bytes` as a zstd frame, if that saves at least an eighth.
-pub(super) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
-    thread_local! {
-        // Its tables take longer to make than most blobs to compress.
-        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = RefCell::new(zstd::bulk::Compressor::new(1).ok());
-    }
-    let limit = bytes.len() - bytes.len() / 8;
-    let packed = COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(bytes).ok())?;
-    (packed.len() <= limit && packed.len() < bytes.len()).then_some(packed)
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::compression::inflate;
 use super::contents::parse_index_file_name;
 use super::error::Doing;
 use super::pack::{BLOCK_LEN, BadHeader, EntryHead, PACK_HEADER_LEN, PackHeader, Stored};
@@ -257,8 +258,9 @@ fn entry_fault(entry: &EntryHead, bytes: &[u8]) -> Option<(u64, u64, Fault)> {
     let stored = data.get(..entry.stored_len as usize)?;
     let right = match entry.encoding {
         Stored::Raw => BlobId::of(stored) == entry.id,
-        Stored::Zstd => zstd::bulk::decompress(stored, entry.raw_len as usize)
-            .is_ok_and(|raw| raw.len() == entry.raw_len as usize && BlobId::of(&raw) == entry.id),
+        Stored::Zstd => {
+            inflate(stored, entry.raw_len as usize).is_ok_and(|raw| raw.len() == entry.raw_len as usize && BlobId::of(&raw) == entry.id)
+        }
     };
     (!right).then_some((entry.offset, entry.total_len(), Fault::Hash))
 }

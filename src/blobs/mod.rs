@@ -14,6 +14,7 @@
 
 mod append;
 mod check;
+mod compression;
 mod contents;
 mod error;
 mod find;

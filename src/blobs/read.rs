@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use super::compression::inflate;
 use super::find::Place;
 use super::hashing::{address, read_addressed};
 use super::pack::{BLOCK_LEN, MAX_HEAD_LEN, Stored, table_crc};
@@ -184,7 +185,7 @@ impl Blobs {
     }
 
     fn inflate(&self, place: &Place, stored: &[u8]) -> Result<Vec<u8>, BlobError> {
-        match zstd::bulk::decompress(stored, place.entry.raw_len as usize) {
+        match inflate(stored, place.entry.raw_len as usize) {
             Ok(raw) if raw.len() == place.entry.raw_len as usize => Ok(raw),
             _ => Err(self.damaged(place, place.entry.data_offset(), u64::from(place.entry.stored_len), Fault::Block)),
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
-use super::append::compress;
+use super::compression::compress;
 use super::error::Doing;
 use super::find::{BATCH, Place};
 use super::open::TMP_SUFFIX;
