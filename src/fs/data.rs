@@ -86,12 +86,14 @@ impl Fs {
         // Under the lock: a sweep begins under it too, and must never find a blob whose record is still to come.
         let data = if bytes.len() >= BLOB_THRESHOLD { Data::Blob { id: writer.put_blob(bytes)?, len } } else { Data::Inline(len) };
         let (size, mode_after) = writer.begin_write(caller, ino, kill)?;
-        let run = if long { writer.guard.streams.run_to(ino, offset) } else { 0 };
+        let before = writer.guard.streams.take(ino, offset);
         let op = Write { ino, offset, data, size_after: size.max(end), mode_after };
         let payload = matches!(data, Data::Inline(_)).then_some(bytes);
         writer.log(caller, op.into(), payload, None)?;
-        if long {
-            writer.guard.streams.went_on(ino, end, run.saturating_add(u64::from(len)));
+        match before {
+            Some(before) if !long => writer.guard.streams.went_on_little(ino, before, bytes),
+            before if long => writer.guard.streams.went_on(ino, end, before.map_or(0, |b| b.run()).saturating_add(u64::from(len))),
+            _ => {}
         }
         Ok(Written { len })
     }

@@ -13,8 +13,9 @@ use crate::ids::Ino;
 use crate::op::{BLOB_THRESHOLD, Data, Operation, Write};
 use crate::versions::chunker;
 
-/// Shorter writes are no stream: too much of them would be logged twice.
-pub(super) const WRITE_MIN: usize = 2 * BLOB_THRESHOLD;
+/// Shorter writes begin no stream: too much of them would be logged twice. Less than the 128 KiB of cp and cat, of which the kernel sends up to a
+/// page by itself where they do not begin on one.
+pub(super) const WRITE_MIN: usize = BLOB_THRESHOLD / 2 * 3;
 /// So many bytes in a row, and the next ones are cut. Files below that are often temporary, or written anew.
 const CUT_FROM: u64 = 4 << 20;
 /// Files remembered at a time, with up to [`chunker::MAX`] bytes each.
@@ -24,7 +25,7 @@ const SPARE_MAX: usize = 2;
 
 /// A file that is being written from front to back.
 #[derive(Debug)]
-struct Stream {
+pub(super) struct Stream {
     /// Where the next write is expected.
     next: u64,
     /// Bytes that came in a row.
@@ -33,6 +34,13 @@ struct Stream {
     rest: Vec<u8>,
     /// The write that is cutting now.
     cutting: Option<u64>,
+}
+
+impl Stream {
+    /// Bytes that came in a row.
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
 }
 
 /// All of them.
@@ -60,13 +68,35 @@ impl Streams {
     }
 
     /// Bytes in a row that end at `offset`.
-    pub(super) fn run_to(&self, ino: Ino, offset: u64) -> u64 {
+    fn run_to(&self, ino: Ino, offset: u64) -> u64 {
         self.files.get(&ino).filter(|file| file.next == offset).map_or(0, |file| file.run)
     }
 
     /// A write of `len` bytes was logged as it is, after `run` others.
     pub(super) fn went_on(&mut self, ino: Ino, end: u64, run: u64) {
         self.keep(ino, Stream { next: end, run, rest: Vec::new(), cutting: None });
+    }
+
+    /// Takes out what a write at `offset` goes on with, if something was written up to there.
+    pub(super) fn take(&mut self, ino: Ino, offset: u64) -> Option<Stream> {
+        self.files.get(&ino).filter(|file| file.next == offset)?;
+        self.files.remove(&ino)
+    }
+
+    /// Puts it back: a write too short to be cut was logged behind it as it is. It is part of the next chunk.
+    pub(super) fn went_on_little(&mut self, ino: Ino, mut stream: Stream, bytes: &[u8]) {
+        if stream.rest.len() + bytes.len() > chunker::MAX {
+            return;
+        }
+        stream.next += bytes.len() as u64;
+        stream.run += bytes.len() as u64;
+        // Until one is long enough to be cut, nothing is held.
+        if stream.run >= CUT_FROM {
+            stream.rest.extend_from_slice(bytes);
+        }
+        // Who was cutting finds that it is no longer its turn.
+        stream.cutting = None;
+        self.keep(ino, stream);
     }
 
     fn keep(&mut self, ino: Ino, stream: Stream) {

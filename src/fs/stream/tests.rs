@@ -39,7 +39,8 @@ fn a_stream_reads_as_it_was_written_whatever_comes_between() {
         let other = fs.create(&ROOT, Ino::ROOT, b"g", 0o644, true).unwrap().ino;
         let (mut model, mut next) = (Vec::new(), 0usize);
         for step in 0..40 {
-            let len = [WRITE_MIN, 300_000, 1 << 20, rng.random_range(WRITE_MIN..1 << 20)][rng.random_range(0..4)];
+            let lens = [WRITE_MIN, 300_000, 1 << 20, rng.random_range(WRITE_MIN..1 << 20), rng.random_range(1..WRITE_MIN)];
+            let len = lens[rng.random_range(0..lens.len())];
             // Runs of zeros make the longest chunks.
             let bytes = if rng.random_range(0..6) == 0 { vec![0; len] } else { noise(&mut rng, len) };
             fs.write(&ROOT, ino, next as u64, &bytes, false).unwrap();
@@ -88,15 +89,15 @@ fn a_stream_reads_as_it_was_written_whatever_comes_between() {
     }
 }
 
-#[test]
-fn chunks_are_those_of_a_commit_from_the_first_end_on_that_both_find() {
+/// Writes 16 MiB from front to back, by such lengths: but for the first and the last, the chunks are those of a commit.
+fn are_those_of_a_commit(mut next: impl FnMut(&mut StdRng) -> usize) {
     let (fs, journal) = memory_fs().unwrap();
     let mut rng = StdRng::seed_from_u64(3);
     let bytes = noise(&mut rng, 16 << 20);
     let ino = fs.create(&ROOT, Ino::ROOT, b"f", 0o644, true).unwrap().ino;
     let mut at = 0;
     while at < bytes.len() {
-        let len = rng.random_range(WRITE_MIN..1 << 20).min(bytes.len() - at);
+        let len = next(&mut rng).min(bytes.len() - at);
         fs.write(&ROOT, ino, at as u64, &bytes[at..at + len], false).unwrap();
         at += len;
     }
@@ -112,6 +113,21 @@ fn chunks_are_those_of_a_commit_from_the_first_end_on_that_both_find() {
     }
     // The file's end is logged as it is, and the first cut of all is a matter of where it began.
     assert!(all > 100 && found + 12 >= all, "{found} of {all}");
+}
+
+#[test]
+fn chunks_are_those_of_a_commit_from_the_first_end_on_that_both_find() {
+    are_those_of_a_commit(|rng| rng.random_range(WRITE_MIN..1 << 20));
+}
+
+#[test]
+fn a_stream_that_does_not_begin_on_a_page_is_cut_like_any_other() {
+    // What the kernel makes of `(printf x; cat large) > file`.
+    let mut short = false;
+    are_those_of_a_commit(|_| {
+        short = !short;
+        if short { 4095 } else { 131_072 - 4095 }
+    });
 }
 
 /// Stores chunks only after somebody else has changed the file.
