@@ -71,7 +71,7 @@ fn killed_at_random_moments_every_version_is_there_once_and_in_order() {
         // A busy machine may take long to start it: the time runs from its first own word on.
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         while lines.next().is_some_and(|line| !line.unwrap().contains(BEGUN)) {}
-        std::thread::sleep(Duration::from_micros(rng.random_range(0..120_000)));
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..60_000)));
         child.kill().unwrap();
         kills += u32::from(!child.wait().unwrap().success());
         let repository = Repository::open_or_create(&project, STORE, OWNER).unwrap();
