@@ -9,15 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use libpijul::change::{ChangeHeader, Hunk};
-use libpijul::changestore::ChangeStore;
 use libpijul::fs;
 use libpijul::pristine::sanakirja::MutTxn0;
 use libpijul::record::Builder;
 use libpijul::{Algorithm, ArcTxn, ChannelRef, DEFAULT_SEPARATOR, Hash, Inode, MutTxnTExt, OwnedPathId, TreeTxnT};
 
 use crate::error::{Class, Error, Result};
+use crate::pijul::behind::Behind;
 use crate::pijul::plan::{Move, Plan};
-use crate::pijul::store::{ChangeFiles, StoreError};
 use crate::pijul::view::{GONE, Put, View};
 use crate::pijul::wear::{self, Limits};
 use crate::pijul::{bulk, names};
@@ -39,11 +38,12 @@ pub(super) fn refused<E: Debug>(doing: &str) -> impl FnOnce(E) -> Error + '_ {
 pub(super) fn apply(
     txn: &ArcTxn<MutTxn0>,
     channel: &ChannelRef<MutTxn0>,
-    store: &ChangeFiles,
+    behind: &Behind<'_>,
     plan: Plan,
     mut header: ChangeHeader,
     wear: Option<Limits>,
 ) -> Result<(Hash, bool)> {
+    let store = behind.files();
     let (puts, mut changed) = {
         let mut guard = txn.write();
         let mut tree = Tree { txn: &mut guard, changed: Changed::default() };
@@ -100,14 +100,11 @@ pub(super) fn apply(
     let empty = recorded.actions.is_empty();
     let updates = recorded.updatables.clone();
     let change = recorded.into_change(&*txn.read(), channel, header);
-    let mut change = change.map_err(refused("cannot make the change"))?;
-    let hash = store.save_change(&mut change, |_, _| Ok::<_, StoreError>(()));
-    let hash = hash.map_err(|e| match e {
-        StoreError::Io(e) => Error::io("cannot write a change file", e),
-        e => refused("cannot save the change")(e),
-    })?;
+    let change = change.map_err(refused("cannot make the change"))?;
+    let hash = change.hash().map_err(refused("cannot name the change"))?;
     let applied = txn.write().apply_local_change(channel, &change, &hash, &updates);
     applied.map_err(refused("cannot apply the change"))?;
+    behind.save(hash, change)?;
     for (number, (inode, path)) in gone.iter().enumerate() {
         let mut txn = txn.write();
         if txn.get_revtree(inode, None).map_err(refused("cannot read the tree"))?.is_none() {

@@ -13,6 +13,7 @@
 //! without all of them (they are recorded again; stray files are swept, because the marker is there), or with all of them.
 
 mod apply;
+mod behind;
 pub mod blame;
 mod bulk;
 mod credit;

@@ -16,6 +16,7 @@ use libpijul::{ArcTxn, Base32, ChannelRef, GraphTxnT, Hash, Merkle, MutTxnT, Txn
 use crate::error::{Class, Error, IoContext, Result};
 use crate::ids::{Lsn, StoreId, VersionSeq};
 use crate::pijul::apply::{apply, refused};
+use crate::pijul::behind::Behind;
 use crate::pijul::header::{self, Coverage};
 use crate::pijul::plan::plan;
 use crate::pijul::pristine::{self, Opened};
@@ -423,61 +424,78 @@ impl Repository {
     /// One transaction. An error says at which version.
     fn batch(&self, versions: &[VersionInput], form: Form<'_>) -> Result<Vec<Outcome>, Failure> {
         let Some(last) = versions.last() else { return Ok(Vec::new()) };
-        let (mut at, of_version) = (0, Cell::new(false));
+        let (at, of_version) = (Cell::new(0), Cell::new(false));
         let done = guarded("recording", || {
             self.opened.check()?;
             self.opened.wait_for_lock(LOCK_PATIENCE)?;
             mark(&self.dir, last.seq)?;
             step("marked");
             self.opened.reserve(versions)?;
-            let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
-            let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot open the channel"))?;
-            let mut head = self.head_in(&*txn.read(), &channel)?;
-            let mut outcomes = Vec::with_capacity(versions.len());
-            for (n, version) in versions.iter().enumerate() {
-                at = n;
-                if let Some(head) = head {
-                    let covered = head.coverage.ok_or_else(|| foreign(&head.hash))?;
-                    if version.seq <= covered.seq {
-                        outcomes.push(self.find(&txn, &channel, head.place, version.seq).map(Outcome::AlreadyThere)?);
-                        continue;
-                    }
-                }
-                // A panic is the version's too, and leaves this as it is.
-                of_version.set(true);
-                let holds = head.map_or(VersionSeq(0), |h| h.holds);
-                let (hash, outcome) = match self.one(&txn, &channel, version, form, holds) {
-                    Ok(one) => one,
-                    Err(e) => {
-                        of_version.set(e.class == Class::Failed);
-                        return Err(e);
-                    }
-                };
-                of_version.set(false);
-                step("recorded");
-                let coverage = Coverage { seq: version.seq, first: version.first, last: version.last, store: self.store };
-                let holds = if matches!(outcome, Outcome::LeftOut(..)) { holds } else { version.seq };
-                head = Some(Head { place: head.map_or(0, |h| h.place + 1), hash, coverage: Some(coverage), holds, state: None });
-                outcomes.push(outcome);
-            }
-            // A commit panics while anything still refers to the transaction.
-            drop(channel);
-            if outcomes.iter().any(|o| !matches!(o, Outcome::AlreadyThere(_))) {
-                self.changes.sync().doing(|| "cannot sync the change files".into())?;
-                step("change files synced");
-                txn.commit().map_err(|e| Error::new(Class::Io, format!("libpijul: cannot commit: {e:?}")))?;
-                step("committed");
-            }
+            let outcomes = std::thread::scope(|scope| {
+                let behind = Behind::begin(scope, &self.changes)?;
+                self.transaction(behind, versions, form, (&at, &of_version))
+            })?;
             remove(&self.dir.join(MARKER))?;
             Ok(outcomes)
         });
-        done.map_err(|error| Failure { at, of_version: of_version.get(), error })
+        done.map_err(|error| Failure { at: at.get(), of_version: of_version.get(), error })
+    }
+
+    /// From its beginning to its commit; `at` is told at which version it is, and `of_version` whether what goes wrong now is that one's doing.
+    fn transaction(
+        &self,
+        behind: Behind<'_>,
+        versions: &[VersionInput],
+        form: Form<'_>,
+        (at, of_version): (&Cell<usize>, &Cell<bool>),
+    ) -> Result<Vec<Outcome>> {
+        let txn = self.pristine.arc_txn_begin().map_err(refused("cannot begin"))?;
+        let channel = txn.write().open_or_create_channel(&channel_name()?).map_err(refused("cannot open the channel"))?;
+        let mut head = self.head_in(&*txn.read(), &channel)?;
+        let mut outcomes = Vec::with_capacity(versions.len());
+        for (n, version) in versions.iter().enumerate() {
+            at.set(n);
+            if let Some(head) = head {
+                let covered = head.coverage.ok_or_else(|| foreign(&head.hash))?;
+                if version.seq <= covered.seq {
+                    outcomes.push(self.find(&txn, &channel, head.place, version.seq).map(Outcome::AlreadyThere)?);
+                    continue;
+                }
+            }
+            // A panic is the version's too, and leaves this as it is.
+            of_version.set(true);
+            let holds = head.map_or(VersionSeq(0), |h| h.holds);
+            let (hash, outcome) = match self.one(&txn, &channel, &behind, version, form, holds) {
+                Ok(one) => one,
+                Err(e) => {
+                    of_version.set(e.class == Class::Failed);
+                    return Err(e);
+                }
+            };
+            of_version.set(false);
+            step("recorded");
+            let coverage = Coverage { seq: version.seq, first: version.first, last: version.last, store: self.store };
+            let holds = if matches!(outcome, Outcome::LeftOut(..)) { holds } else { version.seq };
+            head = Some(Head { place: head.map_or(0, |h| h.place + 1), hash, coverage: Some(coverage), holds, state: None });
+            outcomes.push(outcome);
+        }
+        // A commit panics while anything still refers to the transaction.
+        drop(channel);
+        if outcomes.iter().any(|o| !matches!(o, Outcome::AlreadyThere(_))) {
+            behind.finish()?;
+            self.changes.sync().doing(|| "cannot sync the change files".into())?;
+            step("change files synced");
+            txn.commit().map_err(|e| Error::new(Class::Io, format!("libpijul: cannot commit: {e:?}")))?;
+            step("committed");
+        }
+        Ok(outcomes)
     }
 
     fn one(
         &self,
         txn: &ArcTxn<MutTxn0>,
         channel: &ChannelRef<MutTxn0>,
+        behind: &Behind<'_>,
         version: &VersionInput,
         form: Form<'_>,
         holds: VersionSeq,
@@ -500,7 +518,7 @@ impl Repository {
         self.refuse.like_libpijul(&plan, !matches!(form, Form::AsItIs));
         // What was refused is not to be refused again for that.
         let wear = matches!(form, Form::AsItIs).then_some(self.wear);
-        let (hash, empty) = apply(txn, channel, &self.changes, plan, header, wear)?;
+        let (hash, empty) = apply(txn, channel, behind, plan, header, wear)?;
         let text = hash.to_base32();
         let outcome = match refusal {
             Some(refusal) if refusal.holds.is_some() => Outcome::LeftOut(text, refusal),

@@ -1,6 +1,6 @@
 //! Change files: `.pijul/changes/AB/REST.change`, as the real client has them, but bounded in memory and synced.
 //!
-//! Rule: a change file and its name are durable before the pristine names it. [`ChangeFiles::save_change`] writes and renames;
+//! Rule: a change file and its name are durable before the pristine names it. [`ChangeFiles::write`] writes and renames;
 //! [`ChangeFiles::sync`] makes all that durable and is called before every commit. libpijul's own store does neither, and keeps 1-2 MB and
 //! a file descriptor for each cached change.
 
@@ -23,8 +23,12 @@ use super::step;
 /// Bytes of decoded changes kept, by estimate, beside the largest and the one last used. The largest stays as long as no larger one comes: the
 /// first change of a large tree holds the first lines of every file, and each small change that is read would else put it out.
 const CACHE_BYTES: u64 = 8 << 20;
-/// Unsynced files held open before they are synced early.
-const UNSYNCED_MAX: usize = 160;
+/// Files that are synced at a time, by the thread that writes them, while others are still being recorded.
+const UNSYNCED_MAX: usize = 128;
+/// Threads that sync at a time.
+const SYNCING: usize = 4;
+/// Files for which a thread more is worth while.
+const SYNCED_AT_A_TIME: usize = 16;
 /// Begins the name of a change file being written.
 pub(super) const TMP_PREFIX: &str = ".ize-tmp-";
 
@@ -88,6 +92,8 @@ impl Cache {
 struct Inner {
     dir: PathBuf,
     cache: Mutex<Cache>,
+    /// What is about to be written.
+    waiting: Mutex<HashMap<Hash, Arc<Change>>>,
     unsynced: Mutex<Vec<(PathBuf, File)>>,
 }
 
@@ -101,6 +107,23 @@ fn start_writing(file: &File) {
     let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Makes files durable, several at a time: their flushes of the disk then become one.
+fn sync_all(files: &[&File]) -> io::Result<()> {
+    let part = files.len().div_ceil(SYNCING).max(SYNCED_AT_A_TIME);
+    let sync = |part: &[&File]| part.iter().try_for_each(|file| file.sync_all());
+    let mut parts = files.chunks(part);
+    let first = parts.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|part| std::thread::Builder::new().spawn_scoped(scope, move || sync(part))).collect();
+        let mut done = sync(first);
+        for other in others {
+            let synced = other.and_then(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that syncs has died"))));
+            done = done.and(synced);
+        }
+        done
+    })
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic inside libpijul leaves both guarded structures whole: they are changed by our own code only.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,7 +132,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl ChangeFiles {
     /// The change files in `dir` (`.pijul/changes`), which exists.
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self(Arc::new(Inner { dir, cache: Mutex::default(), unsynced: Mutex::default() }))
+        Self(Arc::new(Inner { dir, cache: Mutex::default(), waiting: Mutex::default(), unsynced: Mutex::default() }))
     }
 
     /// Where they are.
@@ -124,7 +147,8 @@ impl ChangeFiles {
     }
 
     pub(super) fn load(&self, hash: &Hash) -> Result<Arc<Change>, StoreError> {
-        if let Some(change) = lock(&self.0.cache).get(hash) {
+        // First what waits: it leaves that when its file is there.
+        if let Some(change) = self.waiting(hash).or_else(|| lock(&self.0.cache).get(hash)) {
             return Ok(change);
         }
         let path = self.path(hash);
@@ -134,6 +158,25 @@ impl ChangeFiles {
         let cost = change.contents.len() as u64 + on_disk.saturating_mul(8);
         lock(&self.0.cache).put(*hash, change.clone(), cost);
         Ok(change)
+    }
+
+    fn waiting(&self, hash: &Hash) -> Option<Arc<Change>> {
+        lock(&self.0.waiting).get(hash).cloned()
+    }
+
+    /// This change waits to be written; until [`is_written`](Self::is_written) it is read from memory.
+    pub(super) fn waits(&self, hash: Hash, change: Arc<Change>) {
+        lock(&self.0.waiting).insert(hash, change);
+    }
+
+    /// It waits no more: its file is there, or never will be.
+    pub(super) fn is_written(&self, hash: &Hash) {
+        lock(&self.0.waiting).remove(hash);
+    }
+
+    /// Writes a change file and gives it its name; [`sync`](Self::sync) makes it durable.
+    pub(super) fn write(&self, change: &mut Change) -> Result<Hash, StoreError> {
+        self.save(change, |_, _| Ok(()))
     }
 
     fn contents(&self, hash: &Hash, from: u64, to: u64, buf: &mut [u8]) -> Result<usize, StoreError> {
@@ -148,18 +191,16 @@ impl ChangeFiles {
     /// Makes everything saved so far durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         let files = std::mem::take(&mut *lock(&self.0.unsynced));
-        let mut dirs = BTreeSet::new();
         // All are on their way before the first is waited for: the journal then commits once for all of them.
         files.iter().for_each(|(_, file)| start_writing(file));
-        for (path, file) in &files {
-            file.sync_all()?;
-            dirs.extend(path.parent().map(Path::to_owned));
-        }
+        let mut dirs: BTreeSet<&Path> = files.iter().filter_map(|(path, _)| path.parent()).collect();
         if !dirs.is_empty() {
             // Their own names may be fresh.
-            dirs.insert(self.0.dir.clone());
+            dirs.insert(&self.0.dir);
         }
-        dirs.iter().try_for_each(|d| File::open(d)?.sync_all())?;
+        let dirs = dirs.into_iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
+        let all: Vec<&File> = files.iter().map(|(_, file)| file).chain(&dirs).collect();
+        sync_all(&all)?;
         #[cfg(test)]
         files.iter().for_each(|(path, _)| super::tests::synced(path));
         Ok(())
@@ -223,6 +264,9 @@ impl ChangeStore for ChangeFiles {
     }
 
     fn get_header(&self, hash: &Hash) -> Result<ChangeHeader, StoreError> {
+        if let Some(change) = self.waiting(hash) {
+            return Ok(change.hashed.header.clone());
+        }
         // Reads the hashed part only and leaves the cache alone: a walk of the log must not empty it.
         Ok(ChangeFile::open(*hash, &self.path(hash).to_string_lossy())?.hashed().header.clone())
     }
