@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(10);
 /// Most versions in a transaction.
 #[cfg(feature = "pijul")]
-pub(super) const BATCH_VERSIONS: usize = 128;
+pub(super) const BATCH_VERSIONS: usize = 512;
 /// Most paths, unless one version has more.
 #[cfg(feature = "pijul")]
 const BATCH_PATHS: usize = 4000;
@@ -36,6 +36,9 @@ const BATCH_BYTES: u64 = 16 << 20;
 /// Longest time in which they are looked at.
 #[cfg(feature = "pijul")]
 const BATCH_TIME: Duration = Duration::from_millis(400);
+
+/// Is it time to stop?
+pub(super) type Stop<'a> = dyn Fn() -> bool + Sync + 'a;
 
 /// Feeds Pijul.
 pub(super) struct Feeder {
@@ -241,7 +244,7 @@ impl Feeder {
     }
 
     #[cfg(not(feature = "pijul"))]
-    pub(super) fn run(&self, stop: &dyn Fn() -> bool) {
+    pub(super) fn run(&self, stop: &Stop<'_>) {
         while !stop() {
             self.pause(TICK);
         }
@@ -254,7 +257,8 @@ mod feeding {
     use super::*;
     use crate::engine::adapters::BlankedStore;
     use crate::engine::pace::Pace;
-    use crate::engine::pijul_feed::Feed;
+    use crate::engine::pijul_feed::{Feed, Recording};
+    use crate::engine::pijul_states::States;
     use crate::ids::BlobId;
     use crate::pijul::VersionInput;
     use crate::tree::BlobRead;
@@ -265,10 +269,19 @@ mod feeding {
         inputs: Vec<VersionInput>,
         /// The version behind them, which cannot be read, and why.
         unreadable: Option<(Version, Error)>,
+        /// Root of the last one.
+        last: Option<BlobId>,
+    }
+
+    /// A batch that was looked at while the one before was recorded.
+    struct Ahead {
+        /// The head, and what the repository holds, if all goes well until then.
+        from: (VersionSeq, VersionSeq),
+        batch: Batch,
     }
 
     impl Feeder {
-        pub(in crate::engine) fn run(&self, stop: &dyn Fn() -> bool) {
+        pub(in crate::engine) fn run(&self, stop: &Stop<'_>) {
             let mut feed = None;
             let mut retry = RETRY;
             while !stop() {
@@ -325,14 +338,14 @@ mod feeding {
             Feed::open(dir, live.then_some(&self.core.layout), self.core.store, self.owner, blobs, &classes)
         }
 
-        fn feed_all(&self, slot: &mut Option<Feed>, stop: &dyn Fn() -> bool) -> Result<()> {
+        fn feed_all(&self, slot: &mut Option<Feed>, stop: &Stop<'_>) -> Result<()> {
             self.begins(|| "opening the Pijul repository".to_owned());
             let dir = self.core.layout.dir();
             let feed = match slot {
                 Some(feed) => feed,
                 None => slot.insert(self.opened(dir, true)?),
             };
-            let (standing, changed) = match feed.standing() {
+            let (standing, changed) = match feed.recording.standing() {
                 // Somebody took it away: what was open is nothing any more. It is made anew from the first version that is kept.
                 Err(e) if e.class == Class::NotFound => {
                     tracing::warn!("pijul: {e}; it is made again");
@@ -351,15 +364,10 @@ mod feeding {
         }
 
         /// Records every version that is kept above the head; `at` is told how far it is. `live`: this is the repository of the project.
-        pub(in crate::engine) fn feed(
-            &self,
-            feed: &mut Feed,
-            stop: &dyn Fn() -> bool,
-            at: &dyn Fn(VersionSeq, u64),
-            live: bool,
-        ) -> Result<()> {
+        pub(in crate::engine) fn feed(&self, feed: &mut Feed, stop: &Stop<'_>, at: &dyn Fn(VersionSeq, u64), live: bool) -> Result<()> {
+            let mut ahead: Option<Ahead> = None;
             while !stop() {
-                let (standing, changed) = feed.standing()?;
+                let (standing, changed) = feed.recording.standing()?;
                 if live && changed {
                     self.find_what_is_missing(standing.as_ref().map_or(VersionSeq(0), |s| s.seq))?;
                 }
@@ -368,22 +376,29 @@ mod feeding {
                 if live {
                     self.head.store(head.0, Ordering::Release);
                 }
-                self.note(feed, changes, live);
+                self.note(&feed.recording, changes, live);
                 at(head, changes);
-                let held = self.held(holds)?;
-                if self.next(holds, head)?.is_none() {
+                // It is of no use where one was left out, or somebody else changed the repository meanwhile.
+                let looked_at = ahead.take().filter(|ahead| ahead.from == (head, holds));
+                if looked_at.is_none() && self.next(holds, head)?.is_none() {
                     return Ok(());
                 }
                 self.begins(|| "waiting for the Pijul repository's lock".to_owned());
-                feed.wait_for_lock()?;
-                self.begins(|| format!("looking at the versions behind {head}"));
-                let Batch { inputs, unreadable } = self.gather(feed, holds, head, held, stop)?;
-                if let (Some(first), Some(last)) = (inputs.first(), inputs.last()) {
-                    self.begins(|| format!("recording versions {} to {}", first.seq, last.seq));
-                    feed.record(&inputs)?;
+                feed.recording.wait_for_lock()?;
+                let Batch { inputs, unreadable, last } = match looked_at {
+                    Some(ahead) => ahead.batch,
+                    None => {
+                        self.begins(|| format!("looking at the versions behind {head}"));
+                        let held = self.held(holds)?;
+                        self.gather(&mut feed.states, holds, (head, held), stop)?
+                    }
+                };
+                if let (Some(first), Some(newest)) = (inputs.first(), inputs.last()) {
+                    self.begins(|| format!("recording versions {} to {}", first.seq, newest.seq));
+                    ahead = self.record_and_look_ahead(feed, &inputs, holds, (newest.seq, last), stop)?;
                 } else if let Some((version, why)) = unreadable {
                     self.begins(|| format!("recording version {}", version.seq));
-                    feed.leave_out(&version, &why.message)?;
+                    feed.recording.leave_out(&version, &why.message)?;
                 }
                 if live && self.locked().order.is_some() {
                     return Ok(());
@@ -392,7 +407,37 @@ mod feeding {
             Ok(())
         }
 
-        fn note(&self, feed: &Feed, changes: u64, live: bool) {
+        /// Records versions, and looks at those behind `last` at the same time, where there are any.
+        fn record_and_look_ahead(
+            &self,
+            feed: &mut Feed,
+            inputs: &[VersionInput],
+            holds: VersionSeq,
+            last: (VersionSeq, Option<BlobId>),
+            stop: &Stop<'_>,
+        ) -> Result<Option<Ahead>> {
+            let Feed { recording, states } = feed;
+            if !self.has_more(last.0)? {
+                return recording.record(inputs).map(|_| None);
+            }
+            std::thread::scope(|scope| {
+                // What the repository holds until the others are recorded stays as long as that takes.
+                let looking = std::thread::Builder::new().name("ize-pijul-look".to_owned());
+                let looking = looking.spawn_scoped(scope, || self.gather(states, holds, last, stop));
+                let looking = looking.map_err(|e| Error::io("cannot start a thread that looks at versions", e))?;
+                recording.record(inputs)?;
+                let batch = looking.join().map_err(|_| Error::new(Class::Failed, "looking at versions panicked"))??;
+                Ok(Some(Ahead { from: (last.0, last.0), batch }))
+            })
+        }
+
+        /// Is there a version behind this one?
+        fn has_more(&self, after: VersionSeq) -> Result<bool> {
+            let history = self.core.history();
+            Ok(after < history.checkpoint.version && history.versions.after(after)?.is_some())
+        }
+
+        fn note(&self, recording: &Recording, changes: u64, live: bool) {
             if !live {
                 return;
             }
@@ -400,8 +445,8 @@ mod feeding {
             state.error = None;
             state.waits = None;
             let report = &mut state.report;
-            (report.changes, report.refused) = (changes, feed.refused.count);
-            report.last_refused = (feed.refused.count > 0).then(|| (feed.refused.last, feed.refused.why.clone()));
+            (report.changes, report.refused) = (changes, recording.refused.count);
+            report.last_refused = (recording.refused.count > 0).then(|| (recording.refused.last, recording.refused.why.clone()));
         }
 
         /// The root of the version whose state the repository holds.
@@ -428,14 +473,13 @@ mod feeding {
         /// What the next versions changed, as many as go into one transaction.
         fn gather(
             &self,
-            feed: &mut Feed,
+            states: &mut States,
             holds: VersionSeq,
-            mut head: VersionSeq,
-            mut held: Option<BlobId>,
-            stop: &dyn Fn() -> bool,
+            (mut head, mut held): (VersionSeq, Option<BlobId>),
+            stop: &Stop<'_>,
         ) -> Result<Batch> {
             let begun = Instant::now();
-            let mut batch = Batch { inputs: Vec::new(), unreadable: None };
+            let mut batch = Batch { inputs: Vec::new(), unreadable: None, last: None };
             let (mut paths, mut bytes) = (0, 0_u64);
             let pace = Pace::new(&self.core, false);
             while batch.inputs.len() < BATCH_VERSIONS
@@ -449,7 +493,7 @@ mod feeding {
                     // What is left is for replay and prune; Pijul may lag.
                     return Err(Error::new(Class::Full, "the disk is full; it goes on when there is room"));
                 }
-                let input = match feed.input(held.as_ref(), &version) {
+                let input = match states.input(held.as_ref(), &version) {
                     Err(why) if why.class == Class::Damage => {
                         batch.unreadable = Some((version, why));
                         break;
@@ -460,6 +504,7 @@ mod feeding {
                 paths += input.changes.len();
                 bytes += input.changes.iter().map(text).sum::<u64>();
                 batch.inputs.push(input);
+                batch.last = held;
                 if self.awaited.load(Ordering::Acquire) == 0 {
                     pace.rest(version.last);
                 }

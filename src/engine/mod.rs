@@ -26,6 +26,8 @@ pub mod pijul_index;
 mod pijul_rebuild;
 #[cfg(feature = "pijul")]
 mod pijul_renames;
+#[cfg(feature = "pijul")]
+pub mod pijul_states;
 pub mod prune;
 pub mod purge;
 pub mod read_only;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::feeder::{Feeder, Order};
+use super::feeder::{Feeder, Order, Stop};
 use super::pijul_feed::Feed;
 use super::pijul_index;
 use crate::control::message::{PijulRebuild, RebuildReport, RebuildRequest};
@@ -27,7 +27,7 @@ const DOT: &str = ".pijul";
 
 impl Feeder {
     /// Does what was ordered, or goes on with what was interrupted.
-    pub(super) fn rebuild_if_ordered(&self, slot: &mut Option<Feed>, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn rebuild_if_ordered(&self, slot: &mut Option<Feed>, stop: &Stop<'_>) -> Result<()> {
         let request = self.locked().order.as_ref().map(|order| order.request);
         let begun = self.core.layout.pijul_rebuild().exists();
         if request.is_none() && !begun {
@@ -53,7 +53,7 @@ impl Feeder {
     }
 
     /// `None` when it was told to stop.
-    fn remake(&self, request: &RebuildRequest, slot: &mut Option<Feed>, stop: &dyn Fn() -> bool) -> Result<Option<RebuildReport>> {
+    fn remake(&self, request: &RebuildRequest, slot: &mut Option<Feed>, stop: &Stop<'_>) -> Result<Option<RebuildReport>> {
         let since = Instant::now();
         let layout = &self.core.layout;
         let (live, beside) = (layout.pijul(), layout.pijul_rebuild());
@@ -101,10 +101,10 @@ impl Feeder {
             if stop() {
                 return Ok(None);
             }
-            (report.refused, report.changes) = (feed.refused.count, self.remade_changes());
+            (report.refused, report.changes) = (feed.recording.refused.count, self.remade_changes());
             drop(feed);
             step("a repository is remade");
-            atomic::replace(&beside.join(DOT).join(TOKEN), b"")?;
+            put_token(&beside.join(DOT))?;
             step("a repository is complete");
         }
         self.swap(&live, &beside, slot)?;
@@ -120,15 +120,15 @@ impl Feeder {
 
     fn foreign(&self, slot: &mut Option<Feed>) -> Result<u64> {
         match slot {
-            Some(feed) => feed.foreign(),
-            None => self.opened(self.core.layout.dir(), true)?.foreign(),
+            Some(feed) => feed.recording.foreign(),
+            None => self.opened(self.core.layout.dir(), true)?.recording.foreign(),
         }
     }
 
     fn swap(&self, live: &Path, beside: &Path, slot: &mut Option<Feed>) -> Result<()> {
         // A client in the middle of something would find itself in another repository.
         if let Some(feed) = slot {
-            match feed.wait_for_lock() {
+            match feed.recording.wait_for_lock() {
                 Err(e) if e.class == Class::Busy => return Err(e),
                 _ => {}
             }
@@ -160,6 +160,13 @@ impl Feeder {
         step("an old repository is gone");
         forget_token(live)
     }
+}
+
+/// It is empty, so that it is there or not, and nothing else of it after a crash.
+fn put_token(dir: &Path) -> Result<()> {
+    let token = dir.join(TOKEN);
+    fs::File::create(&token).and_then(|file| file.sync_all()).doing(|| format!("cannot create {}", token.display()))?;
+    atomic::sync_dir(dir)
 }
 
 fn forget_token(live: &Path) -> Result<()> {

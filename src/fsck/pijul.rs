@@ -3,7 +3,7 @@
 //!
 //! Read from a copy of the pristine, so beside a live mount too; where somebody else keeps it locked it is left out, and that is said.
 
-use crate::engine::pijul_feed::{Side, tree};
+use crate::engine::pijul_states::{Side, tree};
 use crate::engine::{adapters::BlankedStore, pijul_index};
 use crate::error::{Class as ErrorClass, Error, Result};
 use crate::ids::{BlobId, Ino, VersionSeq};
