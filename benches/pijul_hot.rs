@@ -14,6 +14,10 @@ use ize::pijul::snapshot::{PATIENCE, Snapshot};
 use ize::pijul::{ContentSource, Item, Owner, Repository, TreeChange, VersionInput};
 use ize::versions::node::{Attributes, Content, FileKind, Node, Piece, Xattrs};
 
+/// As in the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Says to a child which row it is.
 const ROW: &str = "IZE_BENCH_ROW";
 /// Edits that a median is of.
