@@ -235,6 +235,46 @@ fn a_path_gets_the_time_of_the_change_that_touched_it_last() {
     assert_eq!((at("dir"), at("a"), at("b"), at("link")), (first, first, second, second));
 }
 
+/// A file of more pieces than a page holds: its manifest names pages, a change in it names one other page, and all of it comes back.
+#[test]
+fn the_manifest_of_a_large_file_names_pages_of_pieces_and_the_file_comes_back() {
+    let home = Home::new();
+    home.mount();
+    let m = &home.mount;
+    // At most 1,024 pieces of 64 KiB, on average, are in a page.
+    let mut bytes = noise(7, 80 << 20);
+    fs::write(m.join("large"), &bytes).unwrap();
+    home.ok(&["commit", "p"]);
+    let manifest = |clone: &Path| fs::read_to_string(clone.join("large")).unwrap();
+    let first = manifest(&clone(&home, "first"));
+    let pages: Vec<&str> = first.lines().skip(1).collect();
+    assert!(first.starts_with("ize-manifest 2 83886080\n") && pages.len() > 1 && first.len() < 2000, "{first}");
+    assert!(pages.iter().all(|line| line.starts_with("page ")), "{first}");
+    // In the middle, and a hole behind it.
+    bytes[40 << 20..][..4096].copy_from_slice(&noise(8, 4096));
+    let file = fs::File::options().write(true).open(m.join("large")).unwrap();
+    file.write_all_at(&bytes[40 << 20..][..4096], 40 << 20).unwrap();
+    file.set_len(100 << 20).unwrap();
+    bytes.resize(100 << 20, 0);
+    drop(file);
+    home.ok(&["commit", "p"]);
+    home.ok(&["fsck", "p", "--deep"]);
+    let clone = clone(&home, "second");
+    let second = manifest(&clone);
+    let kept = pages.iter().filter(|page| second.contains(*page)).count();
+    assert!(kept + 2 >= pages.len() && second.starts_with("ize-manifest 2 104857600\n"), "{first}{second}");
+    let other = back(&[clone.as_os_str()]);
+    assert!(fs::read(other.mount.join("large")).unwrap() == bytes);
+    assert!(fs::metadata(other.mount.join("large")).unwrap().blocks() * 512 < 81 << 20, "the hole is none any more");
+    // Packs that lack a page, as those of a project that never had the file: it is named.
+    let stranger = Home::new();
+    stranger.mount();
+    fs::write(stranger.mount.join("f"), noise(1, 700_000)).unwrap();
+    stranger.ok(&["commit", "p"]);
+    let said = Home::new().ize(&["init", "p", "--from-pijul", clone.to_str().unwrap(), "--blobs", stranger.project().to_str().unwrap()]);
+    assert!(said.code == 3 && said.err.contains("large"), "{said:?}");
+}
+
 #[test]
 fn what_lacks_chunks_is_named_and_refused_or_left_out_and_what_is_damaged_is_named() {
     let home = Home::new();

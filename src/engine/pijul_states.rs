@@ -13,7 +13,8 @@ use crate::tree::{BlobRead, Tree};
 use crate::versions::class::{Class, ClassSettings};
 use crate::versions::diff::{Difference, diff};
 use crate::versions::inode_table;
-use crate::versions::node::{Content, FileKind, InodeEntry, Node, Piece};
+use crate::versions::node::{Content, FileKind, InodeEntry, Node, PageRef, Piece};
+use crate::versions::piece_tree;
 use crate::versions::scratch::Scratch;
 use crate::versions::version_log::Version;
 use crate::versions::without::Filter;
@@ -52,7 +53,11 @@ impl ContentSource for StateFile {
     }
 
     fn pieces(&self) -> Result<Vec<Piece>> {
-        Ok(crate::versions::piece_tree::all(&*self.blobs, &self.content)?)
+        Ok(piece_tree::all(&*self.blobs, &self.content)?)
+    }
+
+    fn pages(&self) -> Result<Vec<PageRef>> {
+        Ok(piece_tree::pages(&*self.blobs, &self.content)?)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::pijul::sidecar::Sidecar;
 use crate::pijul::store::ChangeFiles;
 use crate::pijul::view::Put;
 use crate::pijul::{Item, TEXT_MAX, TreeChange, credit, names};
-use crate::versions::node::{Content, FileKind};
+use crate::versions::node::FileKind;
 
 /// The longest manifest's file that becomes a text, in bytes.
 pub(super) const TEXT_AGAIN: u64 = TEXT_MAX / 2;
@@ -48,12 +48,7 @@ pub(super) fn form(new: &Item, path: &str, safe: bool, before: &dyn Fn() -> Resu
             return Ok((Put::File { bytes, executable }, false));
         }
     }
-    let pieces = match &node.content {
-        Content::Pieces(pieces) => pieces.clone(),
-        Content::Empty => Vec::new(),
-        Content::PieceList(_) | Content::PieceTree { .. } | Content::Directory(_) | Content::Target(_) => new.content.pieces()?,
-    };
-    let bytes = Manifest::new(node.size, pieces)?.text().into_bytes();
+    let bytes = Manifest::of(new)?.text().into_bytes();
     Ok((Put::File { bytes, executable }, true))
 }
 

@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::{Lsn, Time, VersionSeq};
-use crate::versions::node::{Node, Piece};
+use crate::versions::node::{Node, PageRef, Piece};
 
 pub use repository::{LogEntry, Outcome, Owner, Recorded, Repository};
 
@@ -121,6 +121,13 @@ pub trait ContentSource: Send + Sync {
     /// # Errors
     /// What stands in the way of reading the list.
     fn pieces(&self) -> Result<Vec<Piece>>;
+    /// The pages that the pieces stand in, of a file that has so many that there are lists of pages; none where they are not known.
+    ///
+    /// # Errors
+    /// What stands in the way of reading the lists.
+    fn pages(&self) -> Result<Vec<PageRef>> {
+        Ok(Vec::new())
+    }
 }
 
 impl fmt::Debug for Item {

@@ -92,6 +92,45 @@ pub fn walk(blobs: &dyn BlobRead, content: &Content, see: &mut dyn FnMut(Met<'_>
     Ok(())
 }
 
+/// A page, which must come to what was said of it.
+///
+/// # Errors
+/// When it cannot be read or does not.
+pub fn page(blobs: &dyn BlobRead, page: &PageRef) -> Result<Vec<Piece>, TreeError> {
+    let pieces: Vec<Piece> = decode_blob(blobs, &page.id, "piece list")?;
+    let (mut len, mut stored) = (0_u64, 0_u64);
+    for piece in &pieces {
+        len = len.saturating_add(piece.len());
+        stored = stored.saturating_add(if matches!(piece, Piece::Chunk { .. }) { piece.len() } else { 0 });
+    }
+    if (len, stored) != (page.len, page.stored) {
+        let why = format!("its pieces have {len} bytes, {stored} of them stored, where {} and {} were said", page.len, page.stored);
+        return Err(TreeError::Malformed { what: "piece list", id: page.id, why });
+    }
+    Ok(pieces)
+}
+
+/// The pages of a file that has lists of them, in order; none are read.
+///
+/// # Errors
+/// When a list cannot be read, or there are more than [`ALL_MAX`] pages.
+pub fn pages(blobs: &dyn BlobRead, content: &Content) -> Result<Vec<PageRef>, TreeError> {
+    let Content::PieceTree { root, height } = content else { return Ok(Vec::new()) };
+    let mut out = Vec::new();
+    let mut stack = vec![(*root, *height)];
+    while let Some((id, height)) = stack.pop() {
+        let Part::Pages(pages) = read(blobs, &id, height)? else { continue };
+        if height > 1 {
+            stack.extend(pages.iter().rev().map(|page| (page.id, height - 1)));
+        } else if out.len() + pages.len() > ALL_MAX {
+            return Err(TreeError::Malformed { what: "list of pages", id: *root, why: format!("it has more than {ALL_MAX} pages") });
+        } else {
+            out.extend(pages);
+        }
+    }
+    Ok(out)
+}
+
 /// All pieces of a regular file.
 ///
 /// # Errors

@@ -19,11 +19,13 @@ use crate::engine::outside::{Meta, Problems, Trouble};
 use crate::error::{Class, Error, IoContext, Result};
 use crate::ids::{BlobId, StoreId, Time};
 use crate::pijul::head_tree::HeadTree;
+use crate::pijul::manifest::Part;
 use crate::pijul::names;
 use crate::pijul::reader::{self, Bytes, Entry, Step};
 use crate::pijul::snapshot::{PATIENCE, Snapshot};
 use crate::storage::Disk;
 use crate::versions::node::{FileKind, Piece};
+use crate::versions::piece_tree;
 
 /// Paths that an error names.
 const NAMED: usize = 10;
@@ -98,10 +100,17 @@ impl Repository {
             }
             if let Bytes::Manifest(manifest) = &entry.bytes {
                 let (mut lacks, mut all) = (0, 0);
-                for piece in &manifest.pieces {
-                    let Piece::Chunk { id, len } = piece else { continue };
-                    all += 1;
-                    lacks += u64::from(!self.has(id, *len)?);
+                for part in &manifest.parts {
+                    let Some(pieces) = self.pieces(part) else {
+                        // So many, nobody knows.
+                        (lacks, all) = (lacks + 1, all + 1);
+                        continue;
+                    };
+                    for piece in &pieces {
+                        let Piece::Chunk { id, len } = piece else { continue };
+                        all += 1;
+                        lacks += u64::from(!self.has(id, *len)?);
+                    }
                 }
                 if lacks > 0 {
                     self.lacking.insert(entry.path, (lacks, all));
@@ -109,6 +118,14 @@ impl Repository {
             }
             Ok(())
         })
+    }
+
+    /// The pieces of a part, where its page is there and whole.
+    fn pieces(&self, part: &Part) -> Option<Vec<Piece>> {
+        match part {
+            Part::Piece(piece) => Some(vec![*piece]),
+            Part::Page(page) => piece_tree::page(&**self.packs.as_ref()?, page).ok(),
+        }
     }
 
     fn has(&self, id: &BlobId, len: u32) -> Result<bool> {
@@ -163,10 +180,7 @@ impl Repository {
         let (size, data) = match &entry.bytes {
             Bytes::None => (entry.target.as_ref().map_or(0, |target| target.len() as u64), 0),
             Bytes::Text { len, .. } => (*len, *len),
-            Bytes::Manifest(manifest) => {
-                let data = |piece: &Piece| if matches!(piece, Piece::Chunk { .. }) { piece.len() } else { 0 };
-                (manifest.size, manifest.pieces.iter().map(data).sum())
-            }
+            Bytes::Manifest(manifest) => (manifest.size, manifest.parts.iter().map(Part::stored).sum()),
         };
         let link = entry.link.as_ref().filter(|_| entry.kind != FileKind::Directory).and_then(|first| self.links.get(first));
         let (id, nlink) = link.copied().unwrap_or((0, 1));
@@ -218,7 +232,11 @@ impl Repository {
                 (FileKind::Symlink, _) => GivenBody::Symlink(target.unwrap_or_default()),
                 (_, Bytes::None) => GivenBody::Special,
                 (_, Bytes::Text { at, len }) => GivenBody::File(Box::new(Text { tree: Arc::clone(&self.tree), at, len })),
-                (_, Bytes::Manifest(manifest)) => GivenBody::File(Box::new(Chunks::new(self.packs.clone(), manifest.pieces))),
+                (_, Bytes::Manifest(manifest)) => {
+                    // Those that lack one were left out above.
+                    let pieces = manifest.parts.iter().filter_map(|part| self.pieces(part)).flatten().collect();
+                    GivenBody::File(Box::new(Chunks::new(self.packs.clone(), pieces)))
+                }
             };
             feed.add(&name, &path, &meta, given(xattrs, body))
         })

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::ids::{BlobId, Lsn, StoreId, Time, VersionSeq};
 use crate::pijul::form::TEXT_AGAIN;
 use crate::pijul::head_tree::{HeadTree, Held};
+use crate::pijul::manifest::Part;
 use crate::pijul::reader::{Bytes, Step, walk};
 use crate::pijul::snapshot::{PATIENCE, Snapshot};
 use crate::pijul::{ContentSource, Item, Outcome, Owner, Repository, TEXT_MAX, TreeChange, VersionInput};
@@ -226,7 +227,8 @@ pub(super) fn check_clone(home: &Path, project: &Path, tree: &Tree) -> PathBuf {
                 // A large text may be one because it once was.
                 let text = is_text(want) && want.len() as u64 <= TEXT_AGAIN;
                 assert!(!text, "{:?} is a text, but came as a manifest", OsStr::from_bytes(&entry.path));
-                assert_eq!((m.size, &m.pieces), (want.len() as u64, &pieces(want)));
+                let pieces: Vec<Part> = pieces(want).into_iter().map(Part::Piece).collect();
+                assert_eq!((m.size, &m.parts), (want.len() as u64, &pieces));
                 want.clone()
             }
             (Bytes::None, Some(target)) => target,
