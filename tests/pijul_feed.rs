@@ -235,3 +235,34 @@ fn sigkill_during_a_rebuild_leaves_the_old_repository_or_the_new_one_and_it_goes
         is_whole(&home);
     }
 }
+
+/// What a large import does: Pijul is told of nothing, nobody waits for it, and whoever opens the project next tells it all.
+#[test]
+fn what_is_left_for_later_is_recorded_by_the_next_that_opens_the_project() {
+    use ize::control::{Request, message::PijulReport};
+    use ize::engine::Engine;
+    use ize::fs::journal::Caller;
+    let home = Home::new();
+    home.ok(&["init", "p"]);
+    let project = ize::project::Project::open(home.project()).unwrap();
+    let open = || Engine::open(&project, &ize::project::Settings::default()).unwrap();
+    let head = |engine: &Engine| -> PijulReport {
+        serde_json::from_value(engine.handle(Request::Pijul, 0).into_result().unwrap()).unwrap()
+    };
+    let engine = open();
+    engine.leave_pijul_for_later();
+    let caller = Caller { pid: 1, uid: 0, gid: 0 };
+    for n in 0..3 {
+        let ino = engine.core().fs.create(&caller, ize::ids::Ino::ROOT, format!("f{n}").as_bytes(), 0o644, true).unwrap().ino;
+        engine.core().fs.write(&caller, ino, 0, b"text\n", false).unwrap();
+        engine.commit(Some(format!("version {n}"))).unwrap();
+    }
+    let report = head(&engine);
+    assert_eq!((report.head.0, report.lag), (0, 3), "{report:?}");
+    engine.close().unwrap();
+    assert!(!home.project().join(".pijul").exists());
+    home.ok(&["fsck", "p", "--deep"]);
+    home.mount();
+    eventually("Pijul has them", || home.status()["pijul"] == 3);
+    is_whole(&home);
+}

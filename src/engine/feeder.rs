@@ -52,6 +52,8 @@ pub(super) struct Feeder {
     pub(super) state: Mutex<State>,
     /// Who waits for Pijul.
     awaited: AtomicUsize,
+    /// It is left to whoever opens the project next.
+    later: AtomicBool,
     /// The thread has ended.
     ended: AtomicBool,
     called: Mutex<bool>,
@@ -115,6 +117,7 @@ impl Feeder {
             remade: AtomicU64::new(0),
             state: Mutex::default(),
             awaited: AtomicUsize::new(0),
+            later: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             called: Mutex::new(false),
             bell: Condvar::new(),
@@ -123,6 +126,16 @@ impl Feeder {
 
     pub(super) fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more is recorded from now on; what is under way comes to its end.
+    pub(super) fn leave_for_later(&self) {
+        self.later.store(true, Ordering::Release);
+    }
+
+    /// Is it left to whoever opens the project next?
+    pub(super) fn is_left_for_later(&self) -> bool {
+        self.later.load(Ordering::Acquire)
     }
 
     /// There may be something to do.
@@ -339,6 +352,9 @@ mod feeding {
         }
 
         fn feed_all(&self, slot: &mut Option<Feed>, stop: &Stop<'_>) -> Result<()> {
+            if self.is_left_for_later() {
+                return Ok(());
+            }
             self.begins(|| "opening the Pijul repository".to_owned());
             let dir = self.core.layout.dir();
             let feed = match slot {

@@ -357,6 +357,11 @@ impl Engine {
         self.commit_for(CommitRequest { message, ..CommitRequest::default() })
     }
 
+    /// Tells Pijul of nothing more: whoever opens the project next does. Nobody waits for it then.
+    pub fn leave_pijul_for_later(&self) {
+        self.feeder.leave_for_later();
+    }
+
     /// The same as the request says.
     ///
     /// # Errors
@@ -386,7 +391,7 @@ impl Engine {
             (last, versions)
         };
         self.feeder.wake();
-        if !lag {
+        if !lag && !self.feeder.is_left_for_later() {
             self.feeder.wait_for(last, PIJUL_PATIENCE)?;
         }
         let report = |v: crate::versions::version_log::Version| CommittedVersion {
@@ -445,7 +450,7 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
         let closed = self.core.close();
-        if closed.is_ok() && !self.feeder.is_rebuilding() {
+        if closed.is_ok() && !self.feeder.is_rebuilding() && !self.feeder.is_left_for_later() {
             let last = self.core.history().checkpoint.version;
             self.feeder.wake();
             if let Err(e) = self.feeder.wait_for(last, PIJUL_PATIENCE) {

@@ -106,6 +106,10 @@ fn take(job: Job<'_>, session: &mut Session) -> Result<()> {
         engine.close()?;
         return Err(Error::new(Class::Refused, format!("somebody else has just ended the import into `{name}`")));
     }
+    let later = cfg!(feature = "pijul") && amount(&totals).entries > import::PIJUL_LATER;
+    if later {
+        engine.leave_pijul_for_later();
+    }
     let core = engine.core();
     let before = core.blobs.usage();
     let done = stages
@@ -137,15 +141,16 @@ fn take(job: Job<'_>, session: &mut Session) -> Result<()> {
     let seconds = begun.elapsed().as_secs_f64();
     let (dedup, compression) = (ratio(bytes, raw), ratio(raw, stored));
     let more = if resumed { format!(" ({kept} were there already)") } else { String::new() };
+    let pijul = if later { "; Pijul is told of it when the project is mounted" } else { "" };
     let line = format!(
-        "imported {} into `{name}`: {entries} entries{more}, {} in {seconds:.1} s; {} new in the store",
+        "imported {} into `{name}`: {entries} entries{more}, {} in {seconds:.1} s; {} new in the store{pijul}",
         origin.path().display(),
         show_size(bytes),
         show_size(new),
     );
     let figures = json!({
         "project": name, "entries": entries, "kept": kept, "bytes": bytes, "new_bytes": new, "dedup_ratio": dedup,
-        "compression_ratio": compression, "seconds": seconds, "resumed": resumed,
+        "compression_ratio": compression, "seconds": seconds, "resumed": resumed, "pijul_later": later,
     });
     transfer::conclude(session, json, &problems, "import", &line, figures)
 }

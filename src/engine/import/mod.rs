@@ -49,6 +49,9 @@ const BATCH_DIRS: usize = 16;
 /// Batches and large files that are read ahead of the log.
 const AHEAD: usize = 16;
 
+/// Entries from which on an import leaves it to the next mount to tell Pijul: recording takes one core longer than all the rest takes two.
+pub const PIJUL_LATER: u64 = 50_000;
+
 /// How far an import or export is; all threads count.
 #[derive(Debug, Default)]
 pub struct Counters {
