@@ -173,12 +173,19 @@ fn a_disk_filled_to_the_last_byte_is_got_going_again_with_ize_alone() {
     // The version is made; Pijul may have to wait for room.
     let said = home.ize(&["commit", "p", "-m", "half of them"]);
     assert!(said.code == 0 || said.err.contains("is safe, but"), "{said:?}");
-    // Again where it was too early: what the kernel has not forgotten yet, or replay still reads, goes with the next.
-    eventually("there is room", || {
-        home.ok(&["wal", "prune", "p", "--max-size", "0"]);
-        home.ok(&["thin", "p", "--max-store", "1MiB"]);
-        fs::write(m.join("after"), noise(77, 1 << 20)).is_ok()
-    });
+    let mut done = home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    done += &home.ok(&["thin", "p", "--max-store", "1MiB"]);
+    done += &home.ok(&["status", "p"]);
+    let until = Instant::now() + Duration::from_secs(20);
+    while fs::write(m.join("after"), noise(77, 1 << 20)).is_err() {
+        assert!(
+            Instant::now() < until,
+            "{said:?}\n{done}\n--- now\n{}\n{}",
+            home.ok(&["status", "p"]),
+            sh(home.path(), "df -k store; ls -laR store | head -100")
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
     all_there(&answered);
     home.unmount();
     home.ok(&["fsck", "p", "--deep"]);

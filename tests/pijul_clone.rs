@@ -208,6 +208,15 @@ fn everything_but_times_comes_back_from_a_clone_and_the_packs() {
     fs::File::options().write(true).open(m.join(".ignore")).unwrap().write_all_at(b"edited", 1_500_000).unwrap();
     home.ok(&["commit", "p"]);
     check("last");
+    // A repository that is made anew is cloned as the old one was, byte for byte, and gives the same back.
+    home.ok(&["pijul", "rebuild", "p"]);
+    check("made anew");
+    let cloned = |dir: &str| {
+        let mut all = picture(&home.path().join(dir));
+        all.retain(|path, _| !path.starts_with(".pijul"));
+        all
+    };
+    assert_same(&cloned("last"), &cloned("made anew"));
 }
 
 #[test]
