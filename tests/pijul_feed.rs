@@ -246,9 +246,8 @@ fn what_is_left_for_later_is_recorded_by_the_next_that_opens_the_project() {
     home.ok(&["init", "p"]);
     let project = ize::project::Project::open(home.project()).unwrap();
     let open = || Engine::open(&project, &ize::project::Settings::default()).unwrap();
-    let head = |engine: &Engine| -> PijulReport {
-        serde_json::from_value(engine.handle(Request::Pijul, 0).into_result().unwrap()).unwrap()
-    };
+    let head =
+        |engine: &Engine| -> PijulReport { serde_json::from_value(engine.handle(Request::Pijul, 0).into_result().unwrap()).unwrap() };
     let engine = open();
     engine.leave_pijul_for_later();
     let caller = Caller { pid: 1, uid: 0, gid: 0 };
