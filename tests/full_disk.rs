@@ -177,10 +177,10 @@ fn a_disk_filled_to_the_last_byte_is_got_going_again_with_ize_alone() {
     done += &home.ok(&["thin", "p", "--max-store", "1MiB"]);
     done += &home.ok(&["status", "p"]);
     let until = Instant::now() + Duration::from_secs(20);
-    while fs::write(m.join("after"), noise(77, 1 << 20)).is_err() {
+    while let Err(e) = fs::write(m.join("after"), noise(77, 1 << 20)) {
         assert!(
             Instant::now() < until,
-            "{said:?}\n{done}\n--- now\n{}\n{}",
+            "{e}\n{said:?}\n{done}\n--- now\n{}\n{}",
             home.ok(&["status", "p"]),
             sh(home.path(), "df -k store; ls -laR store | head -100")
         );
