@@ -68,6 +68,16 @@ impl OpenPack {
     }
 }
 
+/// What is known of bytes that are about to be appended.
+#[derive(Clone)]
+struct Prepared {
+    id: BlobId,
+    /// The store has them.
+    there: bool,
+    /// Compressed, where that saves something.
+    packed: Option<Vec<u8>>,
+}
+
 impl Blobs {
     /// Stores `bytes` (at most 16 MiB) and gives their address. They are durable after the next [`Blobs::sync`] that begins after this
     /// returns. Bytes that the store has are not stored again, but its copy is read and compared the first time.
@@ -76,31 +86,71 @@ impl Blobs {
     /// `TooLong`, `ReadOnly`, `Poisoned`; a full disk (see [`BlobError::is_full`]) or another I/O error leaves the store as it was.
     pub fn put(&self, bytes: &[u8], encoding: Encoding) -> Result<BlobId, BlobError> {
         self.check_writable()?;
+        // A sweep that begins waits for this put, one that runs learns of it before the index is asked.
+        let _hold = self.hold();
+        let prepared = self.prepare(bytes, encoding)?;
+        self.store_prepared(bytes, &prepared, encoding)?;
+        Ok(prepared.id)
+    }
+
+    /// The same for several that come together, in two parts that this thread and one of the pool hash and compress at the same time; then they are
+    /// appended one after the other, the first part's first. Were each appended by the thread that has compressed it, the two would wait for
+    /// one another at every single one.
+    ///
+    /// # Errors
+    /// As [`Blobs::put`]; some may then have been stored.
+    pub fn put_all(&self, (front, back): (&[&[u8]], &[&[u8]]), encoding: Encoding) -> Result<Vec<BlobId>, BlobError> {
+        self.check_writable()?;
+        let _hold = self.hold();
+        let prepare =
+            |part: &[&[u8]]| -> Result<Vec<Prepared>, BlobError> { part.iter().map(|bytes| self.prepare(bytes, encoding)).collect() };
+        let prepared = if back.is_empty() {
+            prepare(front)?
+        } else {
+            let mut others = Ok(Vec::new());
+            // This thread waits for one of the pool then, and no third is woken.
+            let mut own = rayon::in_place_scope(|scope| {
+                scope.spawn(|_| others = prepare(back));
+                prepare(front)
+            })?;
+            own.append(&mut others?);
+            own
+        };
+        let all = front.iter().chain(back).zip(&prepared);
+        all.map(|(bytes, prepared)| self.store_prepared(bytes, prepared, encoding).map(|()| prepared.id)).collect()
+    }
+
+    /// Everything before the append.
+    fn prepare(&self, bytes: &[u8], encoding: Encoding) -> Result<Prepared, BlobError> {
         if bytes.len() > MAX_BLOB_LEN {
             return Err(BlobError::TooLong(bytes.len()));
         }
         let id = address(bytes);
-        // A sweep that begins waits for this put, one that runs learns of it before the index is asked.
-        let _hold = self.hold();
         self.touch(&id);
+        let there = self.has_sound(&id);
+        let packed = if encoding == Encoding::Compress && !there { compress(bytes) } else { None };
+        Ok(Prepared { id, there, packed })
+    }
+
+    fn store_prepared(&self, bytes: &[u8], prepared: &Prepared, encoding: Encoding) -> Result<(), BlobError> {
+        let Prepared { id, there, packed } = prepared;
         let lasting = encoding == Encoding::Compress;
-        if self.has_sound(&id) {
+        if *there {
             if lasting {
-                self.kept.count(&id, bytes.len(), None);
+                self.kept.count(id, bytes.len(), None);
             }
-            return Ok(id);
+            return Ok(());
         }
-        let packed = if lasting { compress(bytes) } else { None };
-        match &packed {
-            Some(packed) => self.append(id, Stored::Zstd, bytes.len() as u32, packed)?,
-            None => self.append(id, Stored::Raw, bytes.len() as u32, bytes)?,
+        match packed {
+            Some(packed) => self.append(*id, Stored::Zstd, bytes.len() as u32, packed)?,
+            None => self.append(*id, Stored::Raw, bytes.len() as u32, bytes)?,
         }
         if lasting {
-            self.kept.count(&id, bytes.len(), Some(packed.as_ref().map_or(bytes.len(), Vec::len)));
+            self.kept.count(id, bytes.len(), Some(packed.as_ref().map_or(bytes.len(), Vec::len)));
         } else {
-            self.kept.payload(id);
+            self.kept.payload(*id);
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Whether the store has the blob and its copy is right.
@@ -139,7 +189,8 @@ impl Blobs {
         let due = tail.pack.as_mut().and_then(|open| open.due().map(|range| (open.file.clone(), range)));
         drop(tail);
         if let Some((file, range)) = due {
-            file.write_behind(range);
+            // It may wait for a slow disk, and whoever put these bytes need not.
+            rayon::spawn(move || file.write_behind(range));
         }
         Ok(())
     }

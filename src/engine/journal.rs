@@ -156,17 +156,7 @@ impl Journal for LogJournal {
             chunks.push(chunk);
             rest = behind;
         }
-        let put =
-            |chunks: &[&[u8]]| -> Result<Vec<_>, _> { chunks.iter().map(|chunk| self.blobs.put(chunk, Encoding::Compress)).collect() };
-        let ids = match halves(&chunks, |chunk| chunk.len()) {
-            (all, []) => put(all),
-            // Threads of the pool keep what compressing needs; each of a new one would make it anew, for every MiB.
-            (front, back) => {
-                let (front, back) = rayon::join(|| put(front), || put(back));
-                front.and_then(|mut ids| back.map(|more| ids.extend(more)).map(|()| ids))
-            }
-        };
-        let ids = ids.map_err(|e| not_put(&e))?;
+        let ids = self.blobs.put_all(halves(&chunks, |chunk| chunk.len()), Encoding::Compress).map_err(|e| not_put(&e))?;
         for (id, len) in ids.iter().zip(lens) {
             self.cuts.note(*id, Cut::Bytes, u32::try_from(*len).unwrap_or(u32::MAX));
         }
