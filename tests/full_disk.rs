@@ -173,19 +173,13 @@ fn a_disk_filled_to_the_last_byte_is_got_going_again_with_ize_alone() {
     // The version is made; Pijul may have to wait for room.
     let said = home.ize(&["commit", "p", "-m", "half of them"]);
     assert!(said.code == 0 || said.err.contains("is safe, but"), "{said:?}");
-    let mut done = home.ok(&["wal", "prune", "p", "--max-size", "0"]);
-    done += &home.ok(&["thin", "p", "--max-store", "1MiB"]);
-    done += &home.ok(&["status", "p"]);
-    let until = Instant::now() + Duration::from_secs(20);
-    while let Err(e) = fs::write(m.join("after"), noise(77, 1 << 20)) {
-        assert!(
-            Instant::now() < until,
-            "{e}\n{said:?}\n{done}\n--- now\n{}\n{}",
-            home.ok(&["status", "p"]),
-            sh(home.path(), "df -k store; ls -laR store | head -100")
-        );
-        std::thread::sleep(Duration::from_millis(100));
+    home.ok(&["wal", "prune", "p", "--max-size", "0"]);
+    home.ok(&["thin", "p", "--max-store", "1MiB"]);
+    // What Pijul keeps free for itself must not be all that there is.
+    if cfg!(feature = "pijul") {
+        eventually("Pijul has the version", || home.status()["pijul"].as_u64() >= Some(1));
     }
+    fs::write(m.join("after"), noise(77, 1 << 20)).unwrap();
     all_there(&answered);
     home.unmount();
     home.ok(&["fsck", "p", "--deep"]);

@@ -25,6 +25,8 @@ use crate::pijul::{TEXT_MAX, TreeChange, VersionInput};
 pub(super) const SIZE: u64 = 1 << 30;
 /// Bytes of disk space free inside the pristine at the least when a transaction begins.
 const RESERVE: u64 = 4 << 20;
+/// Bytes of the disk that it leaves to others.
+const LEFT: u64 = 8 << 20;
 /// Between two tries of a lock.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of a page, and of a root page's place.
@@ -151,6 +153,13 @@ impl Opened {
             let what = format!("`{}` must grow, which it can only while nobody else has it open{holder}", self.path.display());
             return Err(Error::new(Class::Busy, what).hint("end the `pijul` that is open there"));
         }
+        // Asked for more than there is, a file system may take all that there is before it says no, and the log would find none.
+        let has = file.metadata().doing(doing)?.blocks().saturating_mul(512);
+        let free = rustix::fs::fstatvfs(&file).map(|s| s.f_bavail.saturating_mul(s.f_frsize)).map_err(Into::into).doing(doing)?;
+        if want.saturating_sub(has).saturating_add(LEFT) > free {
+            let what = format!("`{}` may grow by {} bytes, and its disk has {free} free", self.path.display(), want.saturating_sub(has));
+            return Err(Error::new(Class::Full, what).hint("make room; nothing is lost meanwhile, Pijul gets the versions then"));
+        }
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, want) {
             // A file system that cannot reserve.
             Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
@@ -199,8 +208,9 @@ impl Opened {
 
 /// Bytes that a transaction may add.
 fn wanted(versions: &[VersionInput], used: u64) -> u64 {
-    // Of text, all of which may be lines of their own; of paths, each with its rows in a dozen trees. No page is copied twice.
-    let text = |c: &TreeChange| c.new.as_ref().map_or(0, |i| i.node.size).min(TEXT_MAX);
+    // Of text that is edited, all of which may be lines of their own (that of a new file is one vertex); of paths, each with its rows in a
+    // dozen trees. No page is copied twice.
+    let text = |c: &TreeChange| c.old.as_ref().and(c.new.as_ref()).map_or(0, |i| i.node.size).min(TEXT_MAX);
     let (mut paths, mut bytes) = (0_u64, 0_u64);
     for change in versions.iter().flat_map(|v| &v.changes) {
         paths += 1;
