@@ -394,6 +394,7 @@ mod feeding {
                 }
                 self.note(&feed.recording, changes, live);
                 at(head, changes);
+                let held = self.held(holds)?;
                 // It is of no use where one was left out, or somebody else changed the repository meanwhile.
                 let looked_at = ahead.take().filter(|ahead| ahead.from == (head, holds));
                 if looked_at.is_none() && self.next(holds, head)?.is_none() {
@@ -405,7 +406,6 @@ mod feeding {
                     Some(ahead) => ahead.batch,
                     None => {
                         self.begins(|| format!("looking at the versions behind {head}"));
-                        let held = self.held(holds)?;
                         self.gather(&mut feed.states, holds, (head, held), stop)?
                     }
                 };
