@@ -1,8 +1,10 @@
 //! From versions to Pijul changes: `cargo bench --bench pijul`. What replay B costs by itself, without a mount. Words behind `--`:
-//! `only TEXT` (rows whose name contains it), `versions N` (instead of 20,000). The place is `IZE_BENCH_DIR`, else the target directory.
+//! `only TEXT` (rows whose name contains it), `versions N` (instead of 20,000), `client PATH` (the real client: what it clones before and after
+//! the rebuild is compared). The place is `IZE_BENCH_DIR`, else the target directory.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a bench that cannot go on stops, and prints its table")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -122,6 +124,26 @@ fn times(engine: &Engine, marks: &[u64]) -> Vec<Duration> {
     out
 }
 
+/// What the real client clones: every file but its own, and its bytes.
+fn cloned(client: &str, engine: &Engine, to: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let clone = |command: &mut std::process::Command| command.status().expect("the client runs").success();
+    assert!(clone(
+        std::process::Command::new(client).arg("clone").arg(engine.project().layout.dir()).arg(to).env("HOME", to.parent().expect("above"))
+    ));
+    let (mut out, mut work) = (BTreeMap::new(), vec![to.to_owned()]);
+    while let Some(dir) = work.pop() {
+        for entry in std::fs::read_dir(dir).expect("read") {
+            let path = entry.expect("an entry").path();
+            if !path.is_dir() {
+                out.insert(path.strip_prefix(to).expect("below").to_owned(), std::fs::read(&path).expect("read"));
+            } else if !path.ends_with(".pijul") {
+                work.push(path);
+            }
+        }
+    }
+    out
+}
+
 fn rss(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("0 kB");
@@ -150,7 +172,7 @@ fn main() {
         place.edits(count);
         eprintln!("made {count} versions in {:.1} s", begun.elapsed().as_secs_f64());
         let before = cpu();
-        let (engine, _disk) = place.open();
+        let (engine, disk) = place.open();
         let first = times(&engine, &[1])[0];
         let (first_cpu, row) = (cpu() - before, |what: &str, time: Duration, cpu: f64, wanted: &str| {
             println!("| {what} | {:.2} s | {cpu:.2} s | {wanted} |", time.as_secs_f64());
@@ -168,10 +190,16 @@ fn main() {
             (at[4] - at[3]).as_secs_f64()
         );
         println!("| RSS, and its peak | {} MB, {} MB | | 300 MB |", rss("VmRSS:") / 1000, rss("VmHWM:") / 1000);
+        let client = after("client");
+        let old = client.as_ref().map(|client| cloned(client, &engine, &disk.path().join("old")));
         let (begun, before) = (Instant::now(), cpu());
         let request = Request::PijulRebuild(RebuildRequest::default());
         engine.handle(request, 0).into_result().expect("rebuilt");
         row(&format!("rebuild of {} versions", count + 1), begun.elapsed(), cpu() - before, "30 s (20,000)");
+        if let (Some(client), Some(old)) = (client, old) {
+            assert!(old.len() > FILES && old == cloned(&client, &engine, &disk.path().join("new")), "the clones differ");
+            println!("| a clone of that is the old one's, {} files | | | |", old.len());
+        }
         let db = engine.project().layout.pijul().join("pristine/db");
         let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(db).expect("there"));
         println!("| the pristine takes | {} MB | | |", blocks * 512 / 1_000_000);
