@@ -69,7 +69,6 @@ impl OpenPack {
 }
 
 /// What is known of bytes that are about to be appended.
-#[derive(Clone)]
 struct Prepared {
     id: BlobId,
     /// The store has them.
