@@ -170,6 +170,7 @@ impl Look<'_> {
         let (mut ended, mut done) = (Vec::new(), 0u64);
         let total = |windows: &[Window]| windows.iter().fold(0u64, |sum, w| sum.saturating_add(weight(w.work.0, w.work.1)));
         let all = total(&windows);
+        progress(0, all);
         for run in windows.chunk_by(|a, b| b.first == a.last.next()) {
             let end = self.make(run, &mut |at| progress(done.saturating_add(at).min(all), all))?;
             ended.extend(end);
