@@ -30,6 +30,7 @@ mod pijul_renames;
 pub mod pijul_states;
 pub mod prune;
 pub mod purge;
+mod read_ahead;
 pub mod read_only;
 mod relief;
 mod replay;

@@ -6,16 +6,16 @@
 //! record durable, checkpoint replaced. A version record above the checkpoint is cut when the store is opened.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::adapters::BlankedStore;
 use super::batch;
-use super::core::{Core, Item, for_each_item};
+use super::core::{Core, Item};
 use super::group::{End, Group, GroupLimits, Grouper};
 use super::pace::{Pace, Paced};
 use super::parts::{Piece, Start, Window};
+use super::read_ahead::for_each_item_ahead;
 use crate::error::{Class, Error, Result};
 use crate::ids::Lsn;
 use crate::op::{Entry, Operation, ProcessKey, ProcessRecord};
@@ -145,7 +145,7 @@ impl Follower {
         let from = self.seen.next();
         let to = core.log.durable();
         if to >= from {
-            let seen = for_each_item(&*core.storage, &core.layout, core.store, (from, to), &mut |item| {
+            let seen = for_each_item_ahead(core, (from, to), &mut |item| {
                 match item {
                     Item::Process(process) => {
                         if self.known.len() >= PROCESSES {
@@ -158,7 +158,7 @@ impl Follower {
                         pace.rest(lsn);
                     }
                 }
-                Ok(ControlFlow::Continue(()))
+                Ok(())
             })?;
             self.seen = self.seen.max(seen);
         }
