@@ -140,12 +140,10 @@ impl Blobs {
             }
             return Ok(());
         }
-        match packed {
-            Some(packed) => self.append(*id, Stored::Zstd, bytes.len() as u32, packed)?,
-            None => self.append(*id, Stored::Raw, bytes.len() as u32, bytes)?,
-        }
+        let (encoding, stored) = packed.as_ref().map_or((Stored::Raw, bytes), |packed| (Stored::Zstd, packed.as_slice()));
+        let appended = self.append(*id, encoding, bytes.len() as u32, stored)?;
         if lasting {
-            self.kept.count(id, bytes.len(), Some(packed.as_ref().map_or(bytes.len(), Vec::len)));
+            self.kept.count(id, bytes.len(), appended.then_some(stored.len()));
         } else {
             self.kept.payload(*id);
         }
@@ -176,13 +174,13 @@ impl Blobs {
         }
     }
 
-    /// Appends an entry and makes it the blob's place.
-    fn append(&self, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<(), BlobError> {
+    /// Appends an entry and makes it the blob's place, unless the store has got it meanwhile: from another thread, or from what was prepared
+    /// together with it.
+    fn append(&self, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<bool, BlobError> {
         let mut tail = self.open_tail()?;
-        // Another thread may have been first.
         let mut head = [0; MAX_HEAD_LEN];
         if self.find(&id, &mut head).is_ok_and(|place| place.is_some_and(|p| p.verified)) {
-            return Ok(());
+            return Ok(false);
         }
         self.write_entry(&mut tail, id, encoding, raw_len, stored)?;
         let due = tail.pack.as_mut().and_then(|open| open.due().map(|range| (open.file.clone(), range)));
@@ -191,7 +189,7 @@ impl Blobs {
             // It may wait for a slow disk, and whoever put these bytes need not.
             rayon::spawn(move || file.write_behind(range));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes an entry at the tail's end and enters it in the index. What it replaces there, if anything, is older.

@@ -139,6 +139,19 @@ fn a_blob_is_stored_once() {
     assert_eq!(blobs.verify(&BlobId::of(b"no")), BlobState::Missing);
 }
 
+/// Of what comes together, each part is prepared before any is stored.
+#[test]
+fn equal_blobs_that_are_put_together_are_stored_and_counted_once() {
+    let blobs = open(&disk(), UNCLEAN);
+    let (noise, text) = (noise(1, 3000), [b'a'; 3000]);
+    let (front, back): ([&[u8]; 3], [&[u8]; 3]) = ([&noise, &text, &noise], [&text, &noise, &text]);
+    let ids = blobs.put_all((&front, &back), Encoding::Compress).unwrap();
+    assert_eq!(ids, [&noise, &text[..], &noise, &text[..], &noise, &text[..]].map(BlobId::of));
+    let Kept { offered, new, stored } = blobs.kept();
+    assert_eq!((list(&blobs).len(), offered, new), (2, 18_000, 6000));
+    assert!((3000..3100).contains(&stored), "{stored}");
+}
+
 #[test]
 fn a_put_that_finds_a_wrong_copy_writes_the_bytes_again() {
     let disk = disk();
