@@ -9,8 +9,8 @@ const WAITING: u64 = 16;
 /// How much larger at most: what a group takes in memory grows with it.
 pub(super) const SCALE_MAX: u32 = 8;
 
-/// How many times as large as `limits` the next group may become, a power of two, and why it is that many.
-pub(super) fn scale(pending: Load, limits: &GroupLimits) -> (u32, &'static str) {
+/// How many times as large as `limits` the next group may become, a power of two and at least `least`, and why it is that many.
+pub(super) fn scale(pending: Load, limits: &GroupLimits, least: u32) -> (u32, &'static str) {
     // Who sets smaller groups than usual wants them as long as that is little work.
     let usual = GroupLimits::default();
     // An operation in two is on a path of its own, more or less: a file is created and written.
@@ -18,6 +18,9 @@ pub(super) fn scale(pending: Load, limits: &GroupLimits) -> (u32, &'static str) 
     let bytes = pending.bytes / limits.bytes.max(usual.bytes);
     let groups = paths.max(bytes) / WAITING;
     let scale = (groups + 1).next_power_of_two().min(u64::from(SCALE_MAX));
+    if scale < u64::from(least) {
+        return (least, "nobody asks for the states between");
+    }
     let why = match (scale, bytes > paths) {
         (1, _) => "replay keeps up",
         (_, true) => "many bytes wait",
@@ -45,7 +48,7 @@ mod tests {
     use super::*;
 
     fn scale_of(operations: u64, bytes: u64) -> u32 {
-        scale(Load { operations, bytes }, &GroupLimits::default()).0
+        scale(Load { operations, bytes }, &GroupLimits::default(), 1).0
     }
 
     #[test]
@@ -63,8 +66,8 @@ mod tests {
             last = now;
         }
         let small = GroupLimits { inodes: 1, bytes: 1, ..GroupLimits::default() };
-        assert_eq!(scale(Load { operations: 20_000, bytes: 500 << 20 }, &small).0, 1);
-        assert_eq!(scale(Load { operations: u64::MAX, bytes: u64::MAX }, &small).0, SCALE_MAX);
+        assert_eq!(scale(Load { operations: 20_000, bytes: 500 << 20 }, &small, 1).0, 1);
+        assert_eq!(scale(Load { operations: u64::MAX, bytes: u64::MAX }, &small, 1).0, SCALE_MAX);
         let scaled = scaled(&GroupLimits::default(), 8);
         assert_eq!((scaled.inodes, scaled.bytes, scaled.idle), (8000, 512 << 20, GroupLimits::default().idle));
     }
@@ -72,9 +75,11 @@ mod tests {
     #[test]
     fn the_reason_is_what_waits_most() {
         let limits = GroupLimits::default();
-        assert_eq!(scale(Load { operations: 1 << 20, bytes: 0 }, &limits).1, "many operations wait");
-        assert_eq!(scale(Load { operations: 10, bytes: 1 << 40 }, &limits).1, "many bytes wait");
-        assert_eq!(scale(Load::default(), &limits).1, "replay keeps up");
+        assert_eq!(scale(Load { operations: 1 << 20, bytes: 0 }, &limits, 1).1, "many operations wait");
+        assert_eq!(scale(Load { operations: 10, bytes: 1 << 40 }, &limits, 1).1, "many bytes wait");
+        assert_eq!(scale(Load::default(), &limits, 1).1, "replay keeps up");
+        assert_eq!(scale(Load::default(), &limits, 4), (4, "nobody asks for the states between"));
+        assert_eq!(scale(Load { operations: 1 << 20, bytes: 0 }, &limits, 4), (8, "many operations wait"));
         assert_eq!(manner(1000, 2_000_000).0, "batched");
         assert_eq!(manner(1, 64 << 20).0, "streamed");
     }

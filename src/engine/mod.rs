@@ -76,6 +76,8 @@ use crate::storage::Disk;
 const BACKGROUND_NICE: i32 = 10;
 /// How often the replay thread looks at the log.
 const REPLAY_TICK: Duration = Duration::from_millis(200);
+/// The same where somebody waits for what is logged to become versions.
+const REPLAY_TICK_IN_FRONT: Duration = Duration::from_millis(20);
 /// Durable records that are not left for the next look.
 const REPLAY_AT_ONCE: u64 = 4096;
 /// No pack, and no segment with what it names, takes more than such a part of max-store: a sweep copies a pack before the old one goes, and the
@@ -159,6 +161,20 @@ impl Engine {
     /// `Busy` (with the holder's pid) when another process has the project open; `Refused` for features that this ize does not know; what
     /// recovery says.
     pub fn open(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
+        Self::open_at(project, settings, (background, REPLAY_TICK))
+    }
+
+    /// The same for work that ends when everything is a version: replay has the priority of this thread, and makes few large versions.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_in_front(project: &Project, settings: &Settings) -> Result<Arc<Self>> {
+        let engine = Self::open_at(project, settings, (thread, REPLAY_TICK_IN_FRONT))?;
+        engine.core.replayer().make_large_groups();
+        Ok(engine)
+    }
+
+    fn open_at(project: &Project, settings: &Settings, replaying: (Start, Duration)) -> Result<Arc<Self>> {
         let (lock, core, clock) = take(project, settings)?;
         let core = Arc::new(core);
         crate::rescue::refresh(&project.layout);
@@ -188,7 +204,7 @@ impl Engine {
             mounted: Mutex::new(serve::Mounted::default()),
             clock,
         });
-        engine.start(settings)?;
+        engine.start(settings, replaying)?;
         Ok(engine)
     }
 
@@ -209,7 +225,7 @@ impl Engine {
         self.replay_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn start(&self, settings: &Settings) -> Result<()> {
+    fn start(&self, settings: &Settings, (replaying, tick): (Start, Duration)) -> Result<()> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let (bell, core, interval) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.sync_interval);
         threads.push(thread("ize-sync", move || {
@@ -224,8 +240,8 @@ impl Engine {
         })?);
         let (bell, core, idle) = (Arc::clone(&self.bell), Arc::clone(&self.core), settings.group_idle);
         let (error, feeder) = (Arc::clone(&self.replay_error), Arc::clone(&self.feeder));
-        threads.push(background("ize-replay", move || {
-            let mut pause = REPLAY_TICK;
+        let replay = move || {
+            let mut pause = tick;
             while !bell.sleep(pause) {
                 let begun = Instant::now();
                 let work = || core.seal_if(idle, SEAL_AGE).and_then(|()| core.replay(false));
@@ -238,7 +254,7 @@ impl Engine {
                 }
                 // Much became durable meanwhile: an import, say, which waits for this.
                 let waiting = core.log.durable().0.saturating_sub(core.history().checkpoint.lsn.0);
-                pause = if got_on && waiting > REPLAY_AT_ONCE { Duration::ZERO } else { REPLAY_TICK };
+                pause = if got_on && waiting > REPLAY_AT_ONCE { Duration::ZERO } else { tick };
                 if matches!(&made, Err(e) if e.class == Class::Full) {
                     bell.want_room();
                 }
@@ -256,7 +272,8 @@ impl Engine {
                     break;
                 }
             }
-        })?);
+        };
+        threads.push(replaying("ize-replay", Box::new(replay))?);
         let (bell, interval) = (Arc::clone(&self.bell), settings.prune_interval);
         let mut upkeep = Upkeep::new(Arc::clone(&self.core), settings.clone(), self.clock, Arc::clone(&self.last_prune));
         let mut watch = Watch::new(Arc::clone(&self.retention));
@@ -548,6 +565,9 @@ impl Drop for Engine {
         self.feeder.wake();
     }
 }
+
+/// Begins a thread.
+type Start = fn(&str, Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>>;
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|e| Error::io(format!("cannot start thread {name}"), e))

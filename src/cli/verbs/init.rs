@@ -101,7 +101,7 @@ fn import_repository(from: &Path, name: &str, central: &Central, args: &InitArgs
 fn take(job: Job<'_>, session: &mut Session) -> Result<()> {
     let Job { begun, origin, name, project, resumed, totals, problems, mut stages, json } = job;
     let counters = Counters::default();
-    let engine = Engine::open(&project, &session.settings(&project, &[])?)?;
+    let engine = Engine::open_in_front(&project, &session.settings(&project, &[])?)?;
     if Importing::read(&project.layout)?.is_none() {
         engine.close()?;
         return Err(Error::new(Class::Refused, format!("somebody else has just ended the import into `{name}`")));

@@ -1,7 +1,7 @@
 //! Logging what was read, in the order of the walk.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::read::{Job, Part, Taken, TakenBody};
@@ -20,6 +20,8 @@ use crate::versions::node::{FileKind, Xattrs};
 
 /// Operations after which it looks how far replay is.
 const LOOK_EVERY: u64 = 4096;
+/// Records that replay cannot see yet, because they are not durable, at most: it has work all the time.
+const UNSYNCED_MAX: u64 = 16_384;
 /// Records that replay may be behind: what no version holds yet stays in memory.
 const BEHIND_MAX: u64 = 100_000;
 /// How long replay may make no progress while it is waited for.
@@ -40,6 +42,8 @@ pub(super) struct Logging<'a, 'b> {
     counters: &'b Counters,
     problems: &'b Problems,
     resumed: bool,
+    /// Asks for what is logged to be made durable.
+    syncs: SyncSender<()>,
     /// From the root to here.
     dirs: Vec<Open>,
     /// Inodes with several names, by device and inode of the source.
@@ -48,9 +52,16 @@ pub(super) struct Logging<'a, 'b> {
 }
 
 impl<'a, 'b> Logging<'a, 'b> {
-    pub(super) fn new(engine: &'a Engine, caller: Caller, counters: &'b Counters, problems: &'b Problems, resumed: bool) -> Self {
+    pub(super) fn new(
+        engine: &'a Engine,
+        caller: Caller,
+        counters: &'b Counters,
+        problems: &'b Problems,
+        resumed: bool,
+        syncs: SyncSender<()>,
+    ) -> Self {
         let core = engine.core();
-        Self { engine, core, caller, counters, problems, resumed, dirs: Vec::new(), links: HashMap::new(), operations: 0 }
+        Self { engine, core, caller, counters, problems, resumed, syncs, dirs: Vec::new(), links: HashMap::new(), operations: 0 }
     }
 
     /// Logs everything that comes.
@@ -58,9 +69,9 @@ impl<'a, 'b> Logging<'a, 'b> {
         for job in jobs {
             match job {
                 Job::Batch(batch) => {
-                    for taken in batch.recv().map_err(|_| died())? {
-                        self.take(taken)?;
-                    }
+                    let mut batch = batch.recv().map_err(|_| died())?;
+                    // Dropped, with its hold, when all of it is logged.
+                    batch.items.drain(..).try_for_each(|taken| self.take(taken))?;
                 }
                 Job::Large(name, path, parts) => self.large(&name, &path, &parts)?,
             }
@@ -71,16 +82,22 @@ impl<'a, 'b> Logging<'a, 'b> {
     /// One operation, under the tree's lock for no longer than that.
     fn log(&mut self, op: impl Into<Operation>, payload: Option<&[u8]>) -> Result<()> {
         self.core.fs.locked().log(&self.caller, op.into(), payload, None)?;
+        self.logged()
+    }
+
+    /// One more was logged.
+    fn logged(&mut self) -> Result<()> {
         self.operations += 1;
-        if self.operations.is_multiple_of(LOOK_EVERY) {
-            self.give_way()?;
-        }
-        Ok(())
+        if self.operations.is_multiple_of(LOOK_EVERY) { self.give_way() } else { Ok(()) }
     }
 
     /// Waits for replay where it is far behind.
     fn give_way(&self) -> Result<()> {
         let log = &self.core.log;
+        if log.appended().0.saturating_sub(log.durable().0) > UNSYNCED_MAX {
+            // Full: it is asked for already.
+            let _ = self.syncs.try_send(());
+        }
         let mut seen = self.core.history().checkpoint.lsn;
         let mut since = Instant::now();
         while log.appended().0.saturating_sub(seen.0) > BEHIND_MAX {
@@ -143,6 +160,14 @@ impl<'a, 'b> Logging<'a, 'b> {
                     }
                 }
                 self.length(ino, bytes.len() as u64)?;
+                self.settle(ino, &meta, &xattrs, &path)?;
+                self.remember(&meta, ino);
+            }
+            TakenBody::Stored(id, len) => {
+                let ino = self.birth(&name, &meta, None)?;
+                self.core.fs.write_stored(&self.caller, ino, 0, id, len)?;
+                self.logged()?;
+                bytes_taken = u64::from(len);
                 self.settle(ino, &meta, &xattrs, &path)?;
                 self.remember(&meta, ino);
             }

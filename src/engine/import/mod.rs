@@ -1,7 +1,7 @@
 //! Import: a directory's tree comes into a project through the log, like everything else, so that versions cover it and recovery works.
 //!
-//! One thread walks through the source; workers read, and cut what is large into the chunks that replay would cut; others hash, compress and
-//! store those; one logs everything in the order of the walk, parents before children, holding the tree's lock for one operation at a
+//! One thread walks through the source; workers read, store small files, and cut what is large into the chunks that replay would cut; others
+//! hash, compress and store those; one syncs, so that replay has something to follow; one logs everything in the order of the walk, parents before children, holding the tree's lock for one operation at a
 //! time. Replay follows beside it. Every queue between them is bounded, in bytes where bytes are in it: at most `WINDOWS` windows of
 //! `WINDOW` bytes, and as many batches of small files, whatever the sizes of files.
 //!
@@ -102,7 +102,7 @@ pub fn analyse(source: &Source, counters: &Counters) -> Result<()> {
         }
     }
     // What goes wrong is told when it is taken.
-    source.walk(&Problems::default(), &mut Count(counters, std::collections::HashSet::new()))
+    source.walk_ahead(&Problems::default(), &mut Count(counters, std::collections::HashSet::new()))
 }
 
 /// Where everything comes from.
@@ -155,7 +155,7 @@ pub fn run(engine: &Engine, source: Origin<'_>, counters: &Counters, problems: &
             let windows = windows.clone();
             spawn(scope, "ize-import-read", move || {
                 while let Some(task) = next(to_read) {
-                    read::read(task, &windows, spare, problems);
+                    read::read(core, task, &windows, spare, problems);
                 }
             })?;
             spawn(scope, "ize-import-put", move || {
@@ -173,7 +173,14 @@ pub fn run(engine: &Engine, source: Origin<'_>, counters: &Counters, problems: &
                 done => done,
             }
         })?;
-        let logged = logging::Logging::new(engine, caller, counters, problems, resumed).run(to_log);
+        let (syncs, wanted) = sync_channel(1);
+        spawn(scope, "ize-import-sync", move || {
+            for () in wanted {
+                // The log takes nothing after a failure, and says why.
+                let _ = core.sync();
+            }
+        })?;
+        let logged = logging::Logging::new(engine, caller, counters, problems, resumed, syncs).run(to_log);
         // Whoever is still at work finds nobody listening, and ends.
         let walked = walking.join().unwrap_or_else(|_| Err(Error::new(Class::Failed, "the walk through the source panicked")));
         logged.and(walked)

@@ -122,6 +122,8 @@ pub(super) enum TakenBody {
     Leave(Option<Vec<Vec<u8>>>),
     /// Bytes, and the ranges of them that are no holes.
     File(Vec<u8>, Vec<(usize, usize)>),
+    /// All bytes of a file, as the one chunk that they are in the store, and how many.
+    Stored(BlobId, u32),
     Symlink(Vec<u8>),
     Special,
     Keep,
@@ -158,15 +160,21 @@ pub(super) struct Window<'a> {
     answer: SyncSender<Result<Stored<'a>, BlobError>>,
 }
 
+/// Small things that have been read. As long as this lives, no sweep begins, as with [`Stored`].
+pub(super) struct Batch<'a> {
+    pub(super) items: Vec<Taken>,
+    _hold: Hold<'a>,
+}
+
 /// What the logging thread takes, in order.
 pub(super) enum Job<'a> {
-    Batch(Receiver<Vec<Taken>>),
+    Batch(Receiver<Batch<'a>>),
     Large(Vec<u8>, Vec<u8>, Receiver<Part<'a>>),
 }
 
 /// What a reading thread does.
 pub(super) enum Task<'a> {
-    Batch(Vec<Item>, SyncSender<Vec<Taken>>),
+    Batch(Vec<Item>, SyncSender<Batch<'a>>),
     Large(Item, SyncSender<Part<'a>>),
 }
 
@@ -180,11 +188,15 @@ impl<T> From<std::sync::mpsc::SendError<T>> for Over {
 }
 
 /// Does a task.
-pub(super) fn read<'a>(task: Task<'a>, windows: &SyncSender<Window<'a>>, spare: &Spare, problems: &Problems) {
+pub(super) fn read<'a>(core: &'a Core, task: Task<'a>, windows: &SyncSender<Window<'a>>, spare: &Spare, problems: &Problems) {
     match task {
         Task::Batch(items, to) => {
-            // One that fails is missing, and named; nobody is told when nobody listens.
-            let _ = to.send(items.into_iter().filter_map(|item| take(item, problems)).collect());
+            // One that fails is missing, and named.
+            let mut items: Vec<Taken> = items.into_iter().filter_map(|item| take(item, problems)).collect();
+            let hold = core.blobs.hold();
+            store_small(core, &mut items);
+            // Nobody is told when nobody listens.
+            let _ = to.send(Batch { items, _hold: hold });
         }
         Task::Large(item, to) => {
             // Over: the other end has stopped, and says why.
@@ -218,6 +230,29 @@ pub(super) fn store<'a>(core: &'a Core, window: Window<'a>, spare: &Spare) {
     let done = put();
     spare.give(bytes);
     let _ = answer.send(done.map(|()| Stored { chunks, _hold: hold }));
+}
+
+/// Stores what replay would store as one chunk: there is one thread that replays, and there are several here.
+fn store_small(core: &Core, items: &mut [Taken]) {
+    let is_one = |bytes: &[u8], ranges: &[(usize, usize)]| ranges == [(0, bytes.len())] && (1..=chunker::AVERAGE).contains(&bytes.len());
+    let mut bodies: Vec<&mut TakenBody> = items
+        .iter_mut()
+        .map(|item| &mut item.body)
+        .filter(|body| matches!(body, TakenBody::File(bytes, ranges) if is_one(bytes, ranges)))
+        .collect();
+    let files: Vec<&[u8]> = bodies.iter().map(|body| if let TakenBody::File(bytes, _) = body { bytes.as_slice() } else { &[] }).collect();
+    let ids = match core.blobs.put_all((&files, &[]), Encoding::Compress) {
+        Ok(ids) => ids,
+        // They are logged with their bytes then, or whoever tries that says what is wrong.
+        Err(why) => return tracing::debug!(%why, "small files are not stored before they are logged"),
+    };
+    for (body, id) in bodies.iter_mut().zip(ids) {
+        if let TakenBody::File(bytes, _) = body {
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            core.cuts.note(id, Cut::End, len);
+            **body = TakenBody::Stored(id, len);
+        }
+    }
 }
 
 fn said(e: Errno) -> std::io::Error {
