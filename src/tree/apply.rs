@@ -252,7 +252,7 @@ impl Tree {
     fn touch(&mut self, lsn: Lsn, ino: Ino) -> Done<&mut Inode> {
         self.load_inode(ino)?;
         self.dirty.insert(ino);
-        let inode = self.inodes.get_mut(&ino).ok_or(TreeError::NoInode(ino))?;
+        let inode = self.inodes.get_mut(&ino).map(Box::as_mut).ok_or(TreeError::NoInode(ino))?;
         inode.changed = inode.changed.max(lsn);
         Ok(inode)
     }
@@ -327,7 +327,7 @@ impl Tree {
             changed: lsn,
             in_table: false,
         };
-        self.inodes.insert(birth.ino, inode);
+        self.inodes.insert(birth.ino, Box::new(inode));
         self.dirty.insert(birth.ino);
         self.next_ino = self.next_ino.max(birth.ino.next());
         if is_dir {

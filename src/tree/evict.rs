@@ -33,7 +33,7 @@ impl Tree {
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         // A hash table keeps about a third of its slots free.
-        let slot = (size_of::<(Ino, super::Inode)>() * 4 / 3) as u64;
+        let slot = (size_of::<(Ino, Box<super::Inode>)>() * 4 / 3 + size_of::<super::Inode>()) as u64;
         self.inodes.values().map(|inode| slot + inode.heap_bytes()).sum()
     }
 }

@@ -97,7 +97,7 @@ impl Tree {
                 in_table: false,
             },
         };
-        self.inodes = InoMap::from_iter([(Ino::ROOT, root)]);
+        self.inodes = InoMap::from_iter([(Ino::ROOT, Box::new(root))]);
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Tree {
                     if inode.nlink == 0 {
                         self.orphans.insert(at);
                     }
-                    self.inodes.insert(at, inode);
+                    self.inodes.insert(at, Box::new(inode));
                 }
                 None => return Err(TreeError::NoInode(at)),
             }
@@ -146,7 +146,7 @@ impl Tree {
     /// Makes sure that the directory's entries are in memory, and with them the inodes that have no other name.
     pub(super) fn load_dir(&mut self, dir: Ino) -> Result<(), TreeError> {
         self.load_inode(dir)?;
-        match self.inodes.get(&dir) {
+        match self.inodes.get(&dir).map(Box::as_ref) {
             Some(Inode { body: Body::Dir(DirBody { loaded: true, .. }), .. }) => return Ok(()),
             Some(Inode { body: Body::Dir(_), .. }) => {}
             Some(_) => return Err(TreeError::NotDirectory(dir)),
@@ -156,7 +156,7 @@ impl Tree {
         self.missed += 1;
         let (entries, pages) = self.committed_entries(dir)?;
         let children = self.bring_in(dir, entries);
-        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
+        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir).map(Box::as_mut) {
             body.load(children, pages);
         }
         Ok(())
@@ -165,7 +165,7 @@ impl Tree {
     /// Makes sure that the directory's entries are in memory and every inode that has no other name: some may have been evicted.
     pub(crate) fn load_whole(&mut self, dir: Ino) -> Result<(), TreeError> {
         self.load_dir(dir)?;
-        let complete = match self.inodes.get(&dir) {
+        let complete = match self.inodes.get(&dir).map(Box::as_ref) {
             Some(Inode { body: Body::Dir(body), .. }) => body.entries.values().all(|child| self.inodes.contains_key(&child.ino)),
             _ => true,
         };
@@ -178,7 +178,7 @@ impl Tree {
 
     /// The entries that a directory in memory has in the base.
     fn committed_entries(&self, dir: Ino) -> Result<(Vec<Entry>, Vec<Page>), TreeError> {
-        match self.inodes.get(&dir) {
+        match self.inodes.get(&dir).map(Box::as_ref) {
             Some(Inode { body: Body::Dir(DirBody { base: Some(id), .. }), .. }) => entries_and_pages(&*self.blobs, id),
             _ => Ok((Vec::new(), Vec::new())),
         }
@@ -193,7 +193,7 @@ impl Tree {
                 && !self.gone.contains_key(&entry.ino)
             {
                 let link = Name { dir, name: Arc::clone(&name) };
-                self.inodes.entry(entry.ino).or_insert_with(|| inode_of(*node, vec![link], false));
+                self.inodes.entry(entry.ino).or_insert_with(|| Box::new(inode_of(*node, vec![link], false)));
             }
             children.push((name, entry.ino, entry.kind));
         }

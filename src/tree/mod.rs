@@ -224,7 +224,7 @@ pub struct Tree {
     blobs: Arc<dyn BlobRead>,
     base: Option<State>,
     base_root: Option<BlobId>,
-    inodes: InoMap<Inode>,
+    inodes: InoMap<Box<Inode>>,
     /// Inodes that differ from the base.
     dirty: BTreeSet<Ino>,
     /// Inodes that the base may have and that are gone, with the record that said so.
@@ -359,18 +359,18 @@ impl Tree {
     /// [`TreeError::NoInode`], or what reading the base says.
     pub fn inode(&mut self, ino: Ino) -> Result<&Inode, TreeError> {
         self.load_inode(ino)?;
-        self.inodes.get(&ino).ok_or(TreeError::NoInode(ino))
+        self.inodes.get(&ino).map(Box::as_ref).ok_or(TreeError::NoInode(ino))
     }
 
     pub(crate) fn inode_mut(&mut self, ino: Ino) -> Result<&mut Inode, TreeError> {
         self.load_inode(ino)?;
-        self.inodes.get_mut(&ino).ok_or(TreeError::NoInode(ino))
+        self.inodes.get_mut(&ino).map(Box::as_mut).ok_or(TreeError::NoInode(ino))
     }
 
     /// The inode if it is in memory.
     #[must_use]
     pub fn peek(&self, ino: Ino) -> Option<&Inode> {
-        self.inodes.get(&ino)
+        self.inodes.get(&ino).map(Box::as_ref)
     }
 
     /// A directory with all its entries, loaded if need be.
@@ -379,7 +379,7 @@ impl Tree {
     /// [`TreeError::NotDirectory`], [`TreeError::NoInode`], or what reading the base says.
     pub fn dir(&mut self, ino: Ino) -> Result<&DirBody, TreeError> {
         self.load_dir(ino)?;
-        match self.inodes.get(&ino) {
+        match self.inodes.get(&ino).map(Box::as_ref) {
             Some(Inode { body: Body::Dir(dir), .. }) => Ok(dir),
             Some(_) => Err(TreeError::NotDirectory(ino)),
             None => Err(TreeError::NoInode(ino)),
@@ -478,7 +478,7 @@ impl Tree {
     pub fn read_plan(&mut self, ino: Ino, offset: u64, len: u64) -> Result<ReadPlan, TreeError> {
         self.load_inode(ino)?;
         let blobs = Arc::clone(&self.blobs);
-        match self.inodes.get_mut(&ino) {
+        match self.inodes.get_mut(&ino).map(Box::as_mut) {
             Some(Inode { body: Body::File(file), size, .. }) => {
                 let end = offset.saturating_add(len).min(*size);
                 file.plan(&*blobs, offset, end.saturating_sub(offset))
@@ -532,7 +532,7 @@ impl Tree {
     pub fn overlay_bytes(&self) -> u64 {
         self.dirty
             .iter()
-            .filter_map(|ino| self.inodes.get(ino))
+            .filter_map(|ino| self.inodes.get(ino).map(Box::as_ref))
             .map(|i| if let Body::File(f) = &i.body { f.overlay_bytes() } else { 0 })
             .sum()
     }

@@ -14,7 +14,7 @@ impl Tree {
         self.base_root = Some(committed.root);
         self.base = Some(committed.state.clone());
         for new in &committed.contents {
-            if let Some(inode) = self.inodes.get_mut(&new.ino) {
+            if let Some(inode) = self.inodes.get_mut(&new.ino).map(Box::as_mut) {
                 match &mut inode.body {
                     Body::File(file) => file.rebase(new.content.clone(), new.size, new.allocated, committed.lsn),
                     Body::Dir(dir) => {
@@ -47,14 +47,14 @@ impl Tree {
 
     pub(crate) fn rebase_file(&mut self, ino: Ino, content: &Content, size: u64, allocated: u64) {
         let lsn = self.applied;
-        if let Some(Inode { body: Body::File(file), .. }) = self.inodes.get_mut(&ino) {
+        if let Some(Inode { body: Body::File(file), .. }) = self.inodes.get_mut(&ino).map(Box::as_mut) {
             // Extents of the operation being committed have an LSN of at most `applied`.
             file.rebase(content.clone(), size, allocated, lsn);
         }
     }
 
     pub(crate) fn set_dir_base(&mut self, dir: Ino, stored: Option<Stored>) {
-        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir) {
+        if let Some(Inode { body: Body::Dir(body), .. }) = self.inodes.get_mut(&dir).map(Box::as_mut) {
             body.rebase(stored);
         }
     }
