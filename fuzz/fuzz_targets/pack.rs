@@ -31,7 +31,7 @@ fn mend(bytes: &mut [u8], at: usize, deep: bool) -> Option<usize> {
     if deep {
         bytes[data + stored.len()..end].fill(0);
     }
-    let head = entry.encode(STORE, PackId(1), &stored);
+    let head = entry.encode(STORE, PackId(1), &EntryHead::sums(&stored));
     bytes[at..at + if deep { head.len() } else { ENTRY_HEAD_LEN }].copy_from_slice(&head[..if deep { head.len() } else { ENTRY_HEAD_LEN }]);
     Some(end)
 }
@@ -52,7 +52,7 @@ fuzz_target!(|data: (u8, Vec<u8>, Vec<u8>)| {
             let raw_len = if encoding == Stored::Raw { stored.len() as u32 } else { 1 << 20 };
             let id = BlobId::of(&stored);
             let entry = EntryHead { offset: PACK_HEADER_LEN, encoding, raw_len, stored_len: stored.len() as u32, id };
-            let head = entry.encode(STORE, PackId(1), &stored);
+            let head = entry.encode(STORE, PackId(1), &EntryHead::sums(&stored));
             if head.len() == ENTRY_HEAD_LEN + 4 {
                 bytes[first..first + head.len()].copy_from_slice(&head);
                 bytes.extend_from_slice(&[0; 8][..entry.padding()]);

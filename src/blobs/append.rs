@@ -1,9 +1,10 @@
 //! Putting bytes into the last pack, syncing it, and going on to the next.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::compression::compress;
 use super::contents::Contents;
@@ -13,7 +14,7 @@ use super::index::PackInfo;
 use super::open::TMP_SUFFIX;
 use super::pack::{ALIGN, EntryHead, MAX_BLOB_LEN, MAX_HEAD_LEN, PACK_HEADER_LEN, PackHeader, Stored, pack_file_name};
 use super::{BlobError, Blobs, Encoding, lock};
-use crate::ids::{BlobId, PackId, StoreId};
+use crate::ids::{BlobId, PackId};
 use crate::storage::{FileRef, Storage, StorageFile};
 
 /// Bytes of large entries after which the disk is told to write them: the sync at the pack's end then has little to do, and whoever writes a
@@ -21,6 +22,9 @@ use crate::storage::{FileRef, Storage, StorageFile};
 const WRITE_BEHIND: u64 = 8 << 20;
 /// Entries of so many bytes are large. What is smaller is wanted again sooner, and stays in memory as long as there is room.
 const LARGE: u64 = 16 << 10;
+
+/// Bytes of pieces from which on a second thread is worth being woken.
+const TWO_FROM: usize = 256 << 10;
 
 /// Where the next entry goes.
 #[derive(Debug, Default)]
@@ -75,6 +79,49 @@ struct Prepared {
     there: bool,
     /// Compressed, where that saves something.
     packed: Option<Vec<u8>>,
+    /// The CRCs of what is appended.
+    sums: Vec<u32>,
+}
+
+/// Pieces that one thread finds, and two take: one from the front, meanwhile, and the one that has found them from the back, then.
+#[derive(Default)]
+struct Found<'b> {
+    waiting: Mutex<Waiting<'b>>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting<'b> {
+    pieces: VecDeque<(usize, &'b [u8])>,
+    /// No more will be found.
+    over: bool,
+}
+
+impl<'b> Found<'b> {
+    fn push(&self, n: usize, piece: &'b [u8]) {
+        lock(&self.waiting).pieces.push_back((n, piece));
+        self.more.notify_one();
+    }
+
+    /// The next one; waits for it. `None` when there are none left.
+    fn front(&self) -> Option<(usize, &'b [u8])> {
+        let more = |waiting: &mut Waiting<'b>| waiting.pieces.is_empty() && !waiting.over;
+        self.more.wait_while(lock(&self.waiting), more).unwrap_or_else(PoisonError::into_inner).pieces.pop_front()
+    }
+
+    fn back(&self) -> Option<(usize, &'b [u8])> {
+        lock(&self.waiting).pieces.pop_back()
+    }
+}
+
+/// Says that no more will be found, also when finding them panics.
+struct Finding<'f, 'b>(&'f Found<'b>);
+
+impl Drop for Finding<'_, '_> {
+    fn drop(&mut self) {
+        lock(&self.0.waiting).over = true;
+        self.0.more.notify_one();
+    }
 }
 
 impl Blobs {
@@ -92,31 +139,61 @@ impl Blobs {
         Ok(prepared.id)
     }
 
-    /// The same for several that come together, in two parts that this thread and one of the pool hash and compress at the same time; then they are
-    /// appended one after the other, the first part's first. Were each appended by the thread that has compressed it, the two would wait for
-    /// one another at every single one.
+    /// The same for the pieces of `bytes` bytes, in order as `next` finds them. Where there are many, a thread of the pool hashes, compresses and
+    /// appends from the front while this one finds more; then this one hashes and compresses from the back, until the two meet, and
+    /// appends that. So only one appends at a time, and neither waits for the other at every piece.
     ///
     /// # Errors
     /// As [`Blobs::put`]; some may then have been stored.
-    pub fn put_all(&self, (front, back): (&[&[u8]], &[&[u8]]), encoding: Encoding) -> Result<Vec<BlobId>, BlobError> {
+    pub fn put_as_found<'b>(
+        &self,
+        bytes: usize,
+        next: &mut dyn FnMut() -> Option<&'b [u8]>,
+        encoding: Encoding,
+    ) -> Result<Vec<BlobId>, BlobError> {
         self.check_writable()?;
         let _hold = self.hold();
-        let prepare =
-            |part: &[&[u8]]| -> Result<Vec<Prepared>, BlobError> { part.iter().map(|bytes| self.prepare(bytes, encoding)).collect() };
-        let prepared = if back.is_empty() {
-            prepare(front)?
-        } else {
-            let mut others = Ok(Vec::new());
-            // This thread waits for one of the pool then, and no third is woken.
-            let mut own = rayon::in_place_scope(|scope| {
-                scope.spawn(|_| others = prepare(back));
-                prepare(front)
-            })?;
-            own.append(&mut others?);
-            own
+        let found = Found::default();
+        let (mut count, mut theirs, mut own) = (0, Ok(Vec::new()), Vec::new());
+        let mut find = || {
+            let finding = Finding(&found);
+            while let Some(piece) = next() {
+                finding.0.push(count, piece);
+                count += 1;
+            }
         };
-        let all = front.iter().chain(back).zip(&prepared);
-        all.map(|(bytes, prepared)| self.store_prepared(bytes, prepared, encoding).map(|()| prepared.id)).collect()
+        if bytes < TWO_FROM {
+            find();
+            theirs = self.put_from_front(&found, encoding);
+        } else {
+            // This thread waits for one of the pool then, and no third is woken.
+            rayon::in_place_scope(|scope| {
+                scope.spawn(|_| theirs = self.put_from_front(&found, encoding));
+                find();
+                while let Some((n, piece)) = found.back() {
+                    own.push((n, piece, self.prepare(piece, encoding)?));
+                }
+                Ok::<(), BlobError>(())
+            })?;
+        }
+        let mut ids = vec![BlobId([0; 32]); count];
+        let mut put = |n: usize, id: BlobId| ids.get_mut(n).map(|place| *place = id);
+        theirs?.into_iter().for_each(|(n, id)| _ = put(n, id));
+        for (n, piece, prepared) in own.iter().rev() {
+            self.store_prepared(piece, prepared, encoding)?;
+            put(*n, prepared.id);
+        }
+        Ok(ids)
+    }
+
+    fn put_from_front(&self, found: &Found<'_>, encoding: Encoding) -> Result<Vec<(usize, BlobId)>, BlobError> {
+        let mut ids = Vec::new();
+        while let Some((n, piece)) = found.front() {
+            let prepared = self.prepare(piece, encoding)?;
+            self.store_prepared(piece, &prepared, encoding)?;
+            ids.push((n, prepared.id));
+        }
+        Ok(ids)
     }
 
     /// Everything before the append.
@@ -124,15 +201,27 @@ impl Blobs {
         if bytes.len() > MAX_BLOB_LEN {
             return Err(BlobError::TooLong(bytes.len()));
         }
-        let id = address(bytes);
+        // What is not compressed and long is a large write, which somebody waits for.
+        let (id, raw_sums) = if encoding == Encoding::Raw && bytes.len() >= SPLIT_FROM {
+            let (id, sums) = rayon::join(|| address(bytes), || EntryHead::sums(bytes));
+            (id, Some(sums))
+        } else {
+            (address(bytes), None)
+        };
         self.touch(&id);
         let there = self.has_sound(&id);
         let packed = if encoding == Encoding::Compress && !there { compress(bytes) } else { None };
-        Ok(Prepared { id, there, packed })
+        let sums = match (&packed, raw_sums) {
+            _ if there => Vec::new(),
+            (Some(packed), _) => EntryHead::sums(packed),
+            (None, Some(sums)) => sums,
+            (None, None) => EntryHead::sums(bytes),
+        };
+        Ok(Prepared { id, there, packed, sums })
     }
 
     fn store_prepared(&self, bytes: &[u8], prepared: &Prepared, encoding: Encoding) -> Result<(), BlobError> {
-        let Prepared { id, there, packed } = prepared;
+        let Prepared { id, there, packed, sums } = prepared;
         let lasting = encoding == Encoding::Compress;
         if *there {
             if lasting {
@@ -141,7 +230,7 @@ impl Blobs {
             return Ok(());
         }
         let (encoding, stored) = packed.as_ref().map_or((Stored::Raw, bytes), |packed| (Stored::Zstd, packed.as_slice()));
-        let appended = self.append(*id, encoding, bytes.len() as u32, stored)?;
+        let appended = self.append(*id, encoding, bytes.len() as u32, (stored, sums))?;
         if lasting {
             self.kept.count(id, bytes.len(), appended.then_some(stored.len()));
         } else {
@@ -176,7 +265,7 @@ impl Blobs {
 
     /// Appends an entry and makes it the blob's place, unless the store has got it meanwhile: from another thread, or from what was prepared
     /// together with it.
-    fn append(&self, id: BlobId, encoding: Stored, raw_len: u32, stored: &[u8]) -> Result<bool, BlobError> {
+    fn append(&self, id: BlobId, encoding: Stored, raw_len: u32, stored: (&[u8], &[u32])) -> Result<bool, BlobError> {
         let mut tail = self.open_tail()?;
         let mut head = [0; MAX_HEAD_LEN];
         if self.find(&id, &mut head).is_ok_and(|place| place.is_some_and(|p| p.verified)) {
@@ -192,20 +281,21 @@ impl Blobs {
         Ok(true)
     }
 
-    /// Writes an entry at the tail's end and enters it in the index. What it replaces there, if anything, is older.
+    /// Writes an entry at the tail's end and enters it in the index. What it replaces there, if anything, is older. `stored` are its bytes and
+    /// their [`EntryHead::sums`]. No other thread may be waited for in here: those of the pool wait for the tail.
     pub(super) fn write_entry(
         &self,
         tail: &mut Tail,
         id: BlobId,
         encoding: Stored,
         raw_len: u32,
-        stored: &[u8],
+        (stored, sums): (&[u8], &[u32]),
     ) -> Result<EntryHead, BlobError> {
         // It may have been set while this thread waited for the tail.
         self.check_poison()?;
         let Some(open) = tail.pack.as_mut() else { return Err(BlobError::io("append to a pack", io::ErrorKind::NotFound.into())) };
         let entry = EntryHead { offset: open.end, encoding, raw_len, stored_len: stored.len() as u32, id };
-        if let Err(e) = write_at_end(&*open.file, self.store, open.id, &entry, stored) {
+        if let Err(e) = write_at_end(&*open.file, &entry.encode(self.store, open.id, sums), &entry, stored) {
             // The next entry is written over what this one left. What is longer than that must be gone, and its going durable, before the
             // pack is closed: whoever finds it in a closed pack takes it for damage.
             let _ = open.file.set_len(open.end);
@@ -387,15 +477,7 @@ pub(super) fn create_fresh(storage: &dyn Storage, path: &Path) -> io::Result<Fil
 }
 
 /// Writes an entry in its place.
-fn write_at_end(file: &dyn StorageFile, store: StoreId, pack: PackId, entry: &EntryHead, stored: &[u8]) -> io::Result<()> {
+fn write_at_end(file: &dyn StorageFile, head: &[u8], entry: &EntryHead, stored: &[u8]) -> io::Result<()> {
     let zeros = [0u8; ALIGN as usize];
-    let padding = &zeros[..entry.padding()];
-    if stored.len() < SPLIT_FROM {
-        let head = entry.encode(store, pack, stored);
-        return file.write_at(&[&head, stored, padding], entry.offset);
-    }
-    // The checksums need a second core as long as the first copies. The head goes last: until then, these bytes are no entry.
-    let (head, written) = rayon::join(|| entry.encode(store, pack, stored), || file.write_at(&[stored, padding], entry.data_offset()));
-    written?;
-    file.write_at(&[&head], entry.offset)
+    file.write_at(&[head, stored, &zeros[..entry.padding()]], entry.offset)
 }

@@ -445,7 +445,7 @@ impl Blobs {
             }
             let moved = EntryHead { offset: fresh.end, ..*entry };
             let (stored, padding) = data.split_at(entry.stored_len as usize);
-            let head = moved.encode(self.store, id, stored);
+            let head = moved.encode(self.store, id, &EntryHead::sums(stored));
             new.write_at(&[&head, stored, padding], moved.offset).doing("write the copy of", &path)?;
             fresh.end += moved.total_len();
             fresh.entries.push(moved);

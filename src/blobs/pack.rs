@@ -200,10 +200,27 @@ impl EntryHead {
         if n + 1 == self.blocks() { self.stored_len as usize - start + self.padding() } else { BLOCK_LEN }
     }
 
-    /// Head and table for an entry whose stored bytes are `stored`.
+    /// The CRCs of the table, for `stored` bytes.
     #[must_use]
-    pub fn encode(&self, store: StoreId, pack: PackId, stored: &[u8]) -> Vec<u8> {
-        let mut b = vec![0u8; self.head_len()];
+    pub fn sums(stored: &[u8]) -> Vec<u32> {
+        let blocks = stored.len().div_ceil(BLOCK_LEN);
+        let end = ENTRY_HEAD_LEN + 4 * blocks + stored.len();
+        let padding = &[0u8; ALIGN as usize][..end.next_multiple_of(ALIGN as usize) - end];
+        let sum = |(n, block)| {
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(block);
+            if n + 1 == blocks {
+                crc.update(padding);
+            }
+            crc.finalize()
+        };
+        stored.chunks(BLOCK_LEN).enumerate().map(sum).collect()
+    }
+
+    /// Head and table for an entry with these [`EntryHead::sums`].
+    #[must_use]
+    pub fn encode(&self, store: StoreId, pack: PackId, sums: &[u32]) -> Vec<u8> {
+        let mut b = vec![0u8; ENTRY_HEAD_LEN];
         b[0..4].copy_from_slice(&ENTRY_MAGIC);
         b[8] = match self.encoding {
             Stored::Raw => 0,
@@ -212,16 +229,7 @@ impl EntryHead {
         b[16..24].copy_from_slice(&u64::from(self.raw_len).to_le_bytes());
         b[24..32].copy_from_slice(&u64::from(self.stored_len).to_le_bytes());
         b[32..64].copy_from_slice(&self.id.0);
-        let blocks = self.blocks();
-        for (n, block) in stored.chunks(BLOCK_LEN).enumerate() {
-            let mut crc = crc32fast::Hasher::new();
-            crc.update(block);
-            if n + 1 == blocks {
-                crc.update(&[0u8; ALIGN as usize][..self.padding()]);
-            }
-            let at = ENTRY_HEAD_LEN + 4 * n;
-            b[at..at + 4].copy_from_slice(&crc.finalize().to_le_bytes());
-        }
+        b.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
         let crc = bound_crc(store, pack, self.offset, &b);
         b[4..8].copy_from_slice(&crc.to_le_bytes());
         b
@@ -299,7 +307,7 @@ mod tests {
             stored_len: data.len() as u32,
             id: BlobId::of(&data),
         };
-        let b = head.encode(store, pack, &data);
+        let b = head.encode(store, pack, &EntryHead::sums(&data));
         assert_eq!(head.blocks(), 2);
         assert_eq!(head.total_len() % ALIGN, 0);
         assert_eq!(EntryHead::parse(&b, 64), Some(head));
@@ -312,7 +320,7 @@ mod tests {
     #[test]
     fn impossible_lengths_are_refused_before_anything_is_allocated() {
         let head = EntryHead { offset: 64, encoding: Stored::Raw, raw_len: 0, stored_len: 0, id: BlobId::of(b"") };
-        let good = head.encode(StoreId([0; 16]), PackId(1), b"");
+        let good = head.encode(StoreId([0; 16]), PackId(1), &[]);
         let with = |at: usize, v: u64| {
             let mut b = good.clone();
             b[at..at + 8].copy_from_slice(&v.to_le_bytes());
@@ -357,7 +365,7 @@ mod tests {
     fn compressed_bytes_are_fewer_than_the_blobs_and_the_blob_has_a_bound() {
         let parse = |raw_len: u32, stored_len: u32| {
             let head = EntryHead { offset: 64, encoding: Stored::Zstd, raw_len, stored_len, id: BlobId([1; 32]) };
-            EntryHead::parse(&head.encode(StoreId([0; 16]), PackId(1), &vec![0; stored_len as usize]), 64) == Some(head)
+            EntryHead::parse(&head.encode(StoreId([0; 16]), PackId(1), &EntryHead::sums(&vec![0; stored_len as usize])), 64) == Some(head)
         };
         let most = MAX_BLOB_LEN as u32;
         assert!(parse(90, 89) && parse(most, 90));
@@ -368,7 +376,7 @@ mod tests {
     #[test]
     fn bytes_that_must_be_zero_are() {
         let head = EntryHead { offset: 64, encoding: Stored::Raw, raw_len: 0, stored_len: 0, id: BlobId::of(b"") };
-        let good = head.encode(StoreId([0; 16]), PackId(1), b"");
+        let good = head.encode(StoreId([0; 16]), PackId(1), &[]);
         for at in 9..16 {
             let mut b = good.clone();
             b[at] = 1;

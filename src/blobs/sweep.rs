@@ -295,8 +295,9 @@ impl Sweep<'_> {
             Some(packed) => (Stored::Zstd, packed.as_slice()),
             None => (Stored::Raw, raw.as_slice()),
         };
+        let sums = EntryHead::sums(stored);
         let mut tail = blobs.open_tail()?;
-        blobs.write_entry(&mut tail, entry.id, encoding, entry.raw_len, stored)
+        blobs.write_entry(&mut tail, entry.id, encoding, entry.raw_len, (stored, &sums))
     }
 
     /// Enters what stands in these packs and has no place: after a drop, an older copy in a pack that stays is what the next open will

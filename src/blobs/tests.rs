@@ -144,12 +144,51 @@ fn a_blob_is_stored_once() {
 fn equal_blobs_that_are_put_together_are_stored_and_counted_once() {
     let blobs = open(&disk(), UNCLEAN);
     let (noise, text) = (noise(1, 3000), [b'a'; 3000]);
-    let (front, back): ([&[u8]; 3], [&[u8]; 3]) = ([&noise, &text, &noise], [&text, &noise, &text]);
-    let ids = blobs.put_all((&front, &back), Encoding::Compress).unwrap();
+    let mut pieces = [&noise[..], &text, &noise, &text, &noise, &text].into_iter();
+    let ids = blobs.put_as_found(1 << 20, &mut || pieces.next(), Encoding::Compress).unwrap();
     assert_eq!(ids, [&noise, &text[..], &noise, &text[..], &noise, &text[..]].map(BlobId::of));
     let Kept { offered, new, stored } = blobs.kept();
     assert_eq!((list(&blobs).len(), offered, new), (2, 18_000, 6000));
     assert!((3000..3100).contains(&stored), "{stored}");
+}
+
+#[test]
+fn pieces_are_taken_from_both_ends_while_they_are_found_and_named_in_order() {
+    for seed in 0..40 {
+        let blobs = open(&disk(), UNCLEAN);
+        let mut rng = Seeded::new(seed);
+        let bytes: Vec<Vec<u8>> = (0..rng.draw() % 60).map(|n| noise(n % 50, 1 + rng.draw() as usize % 9000)).collect();
+        for together in [0, 1 << 20] {
+            let mut pieces = bytes.iter();
+            let mut next = || {
+                // Slower and faster than who takes them.
+                if seed % 3 == 0 {
+                    std::thread::sleep(std::time::Duration::from_micros(50));
+                }
+                pieces.next().map(Vec::as_slice)
+            };
+            let ids = blobs.put_as_found(together, &mut next, Encoding::Compress).unwrap();
+            assert_eq!(ids, bytes.iter().map(|b| BlobId::of(b)).collect::<Vec<_>>(), "seed {seed}");
+        }
+        for piece in &bytes {
+            assert_eq!(blobs.get(&BlobId::of(piece)).unwrap(), *piece);
+        }
+    }
+}
+
+#[test]
+fn whoever_waits_for_more_pieces_ends_when_none_come_because_of_a_panic() {
+    let blobs = open(&disk(), UNCLEAN);
+    let bytes = noise(3, 5000);
+    let mut left = 5;
+    let mut next = || {
+        left -= 1;
+        assert!(left > 0, "no more");
+        Some(&bytes[left * 10..])
+    };
+    let put = std::panic::AssertUnwindSafe(|| blobs.put_as_found(1 << 20, &mut next, Encoding::Raw));
+    assert!(std::panic::catch_unwind(put).is_err());
+    assert_eq!(blobs.put_as_found(1 << 20, &mut || None, Encoding::Raw).unwrap(), []);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use crate::fs::journal::{Caller, Chunks, Journal, JournalError, Recorded, Space}
 use crate::ids::{BlobId, Lsn, SegmentId, Time};
 use crate::op::{Data, Entry, KIND_PROCESS, Known, Operation, PROCESS_VERSION, ProcessCache, ProcessKey, Stamp, encode};
 use crate::tree::Cut;
-use crate::versions::halves;
 use crate::wal::{Log, Need, WalError};
 
 /// Room that a record takes beyond its bytes: header and padding.
@@ -147,18 +146,14 @@ impl Journal for LogJournal {
         self.blobs.put(bytes, Encoding::Raw).map_err(|e| not_put(&e))
     }
 
-    fn put_chunks(&self, bytes: &[u8], lens: &[usize]) -> Result<Chunks<'_>, JournalError> {
+    fn put_chunks<'b>(&self, bytes: usize, next: &mut dyn FnMut() -> Option<&'b [u8]>) -> Result<Chunks<'_>, JournalError> {
         self.check_room()?;
         let hold = self.blobs.hold();
-        let (mut chunks, mut rest) = (Vec::with_capacity(lens.len()), bytes);
-        for len in lens {
-            let (chunk, behind) = rest.split_at_checked(*len).unwrap_or((rest, &[]));
-            chunks.push(chunk);
-            rest = behind;
-        }
-        let ids = self.blobs.put_all(halves(&chunks, |chunk| chunk.len()), Encoding::Compress).map_err(|e| not_put(&e))?;
+        let mut lens = Vec::new();
+        let mut next = || next().inspect(|chunk| lens.push(chunk.len()));
+        let ids = self.blobs.put_as_found(bytes, &mut next, Encoding::Compress).map_err(|e| not_put(&e))?;
         for (id, len) in ids.iter().zip(lens) {
-            self.cuts.note(*id, Cut::Bytes, u32::try_from(*len).unwrap_or(u32::MAX));
+            self.cuts.note(*id, Cut::Bytes, u32::try_from(len).unwrap_or(u32::MAX));
         }
         Ok(Chunks { ids, hold: Some(hold) })
     }

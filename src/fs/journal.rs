@@ -74,18 +74,18 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// [`JournalError`].
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError>;
-    /// Stores the chunks that are the front of `bytes`, of these lengths, as a commit would store them. Until what it gives is dropped
+    /// Stores the chunks that `next` finds, of `bytes` bytes together or less, as a commit would store them. Until what it gives is dropped
     /// nobody takes them away although no record names them yet.
     ///
     /// # Errors
     /// [`JournalError`].
-    fn put_chunks(&self, bytes: &[u8], lens: &[usize]) -> Result<Chunks<'_>, JournalError> {
-        let mut at = 0;
-        let put = |len: &usize| {
-            at += len;
-            self.put_blob(bytes.get(at - len..at).unwrap_or_default())
-        };
-        Ok(Chunks { ids: lens.iter().map(put).collect::<Result<_, _>>()?, hold: None })
+    fn put_chunks<'b>(&self, bytes: usize, next: &mut dyn FnMut() -> Option<&'b [u8]>) -> Result<Chunks<'_>, JournalError> {
+        let _ = bytes;
+        let mut ids = Vec::new();
+        while let Some(chunk) = next() {
+            ids.push(self.put_blob(chunk)?);
+        }
+        Ok(Chunks { ids, hold: None })
     }
     /// Makes everything recorded so far durable; blocks.
     ///

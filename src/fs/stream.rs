@@ -112,7 +112,8 @@ impl Streams {
         self.files.insert(ino, stream);
     }
 
-    /// Begins to cut a write; gives its turn and a buffer with the bytes before it. `None` when it is not one to be cut.
+    /// Begins to cut a write; gives its turn and a buffer with the bytes before it, which no chunk holds yet. `None` when it is not one to be
+    /// cut.
     fn begin(&mut self, ino: Ino, offset: u64) -> Option<(u64, Vec<u8>)> {
         let stream = self.files.get_mut(&ino)?;
         if stream.next != offset || stream.run < CUT_FROM || stream.cutting.is_some() {
@@ -141,18 +142,24 @@ impl Streams {
 impl Fs {
     /// Writes what goes on where the file's last write ended, as chunks. `None` when it is not such a write, and nothing was written.
     pub(super) fn write_stream(&self, caller: &Caller, ino: Ino, offset: u64, bytes: &[u8], kill: bool) -> FsResult<Option<Written>> {
-        let Some((turn, mut buffer)) = self.locked().guard.streams.begin(ino, offset) else { return Ok(None) };
-        let begin = offset - buffer.len() as u64;
-        buffer.extend_from_slice(bytes);
+        let Some((turn, mut head)) = self.locked().guard.streams.begin(ino, offset) else { return Ok(None) };
+        // Places are counted from where the first chunk begins: first come the bytes that no chunk holds yet, `before` of them, then those of
+        // this write. Only for a chunk that begins in the first ones they have to stand in a row.
+        let before = head.len();
+        let begin = offset - before as u64;
+        head.extend_from_slice(bytes.get(..chunker::MAX).unwrap_or(bytes));
+        let from = |at: usize| if at < before { head.get(at..) } else { bytes.get(at - before..) }.unwrap_or_default();
         let (mut lens, mut at) = (Vec::new(), 0);
-        while let Some(len) = chunker::sure_cut(buffer.get(at..).unwrap_or_default()) {
-            lens.push(len);
-            at += len;
-        }
+        let mut next = || {
+            let chunk = chunker::sure_cut(from(at)).and_then(|len| from(at).get(..len))?;
+            lens.push(chunk.len());
+            at += chunk.len();
+            Some(chunk)
+        };
         // Without the lock: others go on meanwhile, and a sweep waits until the records are there.
-        let stored = self.journal.put_chunks(&buffer, &lens)?;
-        let left_from = at.max(buffer.len() - bytes.len());
-        let left = buffer.get(left_from..).unwrap_or_default();
+        let stored = self.journal.put_chunks(before + bytes.len(), &mut next)?;
+        let left_from = at.max(before);
+        let left = from(left_from);
         let mut writer = self.locked();
         if !writer.guard.streams.is_turn(ino, turn) {
             return Ok(None);
@@ -171,7 +178,7 @@ impl Fs {
             let start = begin + place as u64;
             size = size.max(start + u64::from(len));
             let data = id.map_or(Data::Inline(len), |id| Data::Blob { id, len });
-            let payload = if id.is_none() { buffer.get(place..place + long) } else { None };
+            let payload = if id.is_none() { from(place).get(..long) } else { None };
             let op = Write { ino, offset: start, data, size_after: size, mode_after: mode_after.take() };
             match writer.log(caller, op.into(), payload, None) {
                 Ok(_) => place += long,
@@ -184,10 +191,9 @@ impl Fs {
         }
         drop(stored);
         let next = offset + bytes.len() as u64;
-        // A copy: the buffer is much longer.
-        let rest = buffer.get(at..).unwrap_or_default().to_vec();
+        let rest = from(at).to_vec();
         writer.guard.streams.keep(ino, Stream { next, run, rest, cutting: None });
-        writer.guard.streams.give_back(buffer);
+        writer.guard.streams.give_back(head);
         Ok(Some(Written { len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }))
     }
 }

@@ -78,7 +78,7 @@ impl Window {
 }
 
 /// Two parts of as many bytes each, in order; the second is empty where there is too little for two CPUs.
-pub(crate) fn halves<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) {
+fn halves<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> (&[T], &[T]) {
     let total: usize = items.iter().map(&bytes).sum();
     let mut half = 0;
     let middle = items.iter().position(|item| {

@@ -7,7 +7,6 @@ pub mod class;
 pub mod coalesce;
 pub mod commit;
 mod cut_file;
-pub(crate) use cut_file::halves;
 pub mod diff;
 pub mod dir_pages;
 pub mod inode_table;

@@ -285,7 +285,7 @@ pub fn pack() -> Vec<u8> {
         let offset = bytes.len() as u64;
         let (raw_len, stored_len) = (blob.raw.len() as u32, stored.len() as u32);
         let head = EntryHead { offset, encoding, raw_len, stored_len, id: BlobId::of(&blob.raw) };
-        bytes.extend_from_slice(&head.encode(STORE, pack, &stored));
+        bytes.extend_from_slice(&head.encode(STORE, pack, &EntryHead::sums(&stored)));
         bytes.extend_from_slice(&stored);
         bytes.resize(bytes.len() + head.padding(), 0);
     }

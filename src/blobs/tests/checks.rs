@@ -69,7 +69,7 @@ fn bytes_whose_checksums_are_right_but_whose_hash_is_not_are_damage_in_every_pac
         let raw_len = if encoding == pack::Stored::Raw { 33 } else { 90 };
         let head = pack::EntryHead { offset: PACK_HEADER_LEN, encoding, raw_len, stored_len: 33, id: BlobId([1; 32]) };
         let mut bytes = header.to_vec();
-        bytes.extend(head.encode(STORE, PackId(1), &stored));
+        bytes.extend(head.encode(STORE, PackId(1), &pack::EntryHead::sums(&stored)));
         bytes.extend(stored);
         bytes.resize(PACK_HEADER_LEN as usize + head.total_len() as usize, 0);
         write_file(&disk, &path(1), &bytes);

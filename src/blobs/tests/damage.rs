@@ -22,7 +22,7 @@ fn no_entry_begins_behind_the_bound() {
     let file = crate::storage::Disk.create_new(&dir.path().join("sparse")).unwrap();
     for (offset, is_entry) in [(pack::MAX_ENTRY_START - 256, true), (pack::MAX_ENTRY_START, false)] {
         let entry = pack::EntryHead { offset, encoding: pack::Stored::Raw, raw_len: 8, stored_len: 8, id: BlobId::of(b"12345678") };
-        file.write_at(&[&entry.encode(STORE, PackId(1), b"12345678"), b"12345678"], offset).unwrap();
+        file.write_at(&[&entry.encode(STORE, PackId(1), &pack::EntryHead::sums(b"12345678")), b"12345678"], offset).unwrap();
         file.set_len(offset + entry.total_len()).unwrap();
         let found = walk::Walker::new(&*file, STORE, PackId(1), offset).unwrap().step().unwrap();
         assert_eq!(matches!(found, Some(walk::Step::Entry(found)) if found == entry), is_entry, "{offset}");

@@ -1,9 +1,10 @@
 //! Import: a directory's tree comes into a project through the log, like everything else, so that versions cover it and recovery works.
 //!
-//! One thread walks through the source; workers read, store small files, and cut what is large into the chunks that replay would cut; others
-//! hash, compress and store those; one syncs, so that replay has something to follow; one logs everything in the order of the walk, parents before children, holding the tree's lock for one operation at a
-//! time. Replay follows beside it. Every queue between them is bounded, in bytes where bytes are in it: at most `WINDOWS` windows of
-//! `WINDOW` bytes, and as many batches of small files, whatever the sizes of files.
+//! One thread walks through the source; workers read, store small files, and cut what is large into the chunks that replay would cut;
+//! others hash, compress and store those; one syncs, so that replay has something to follow; one logs everything in the order of the walk,
+//! parents before children, holding the tree's lock for one operation at a time. Replay follows beside it. Every queue between them is
+//! bounded, in bytes where bytes are in it: at most `WINDOWS` windows of `WINDOW` bytes, and as many batches of small files, whatever the
+//! sizes of files.
 //!
 //! Each part of a job has a channel of its own, made in the order of the walk: so the logging thread takes them in order however the
 //! workers come to be done. Nobody waits in a ring: workers take jobs in order, hence the one that is being logged is always in work, and

@@ -241,7 +241,9 @@ fn store_small(core: &Core, items: &mut [Taken]) {
         .filter(|body| matches!(body, TakenBody::File(bytes, ranges) if is_one(bytes, ranges)))
         .collect();
     let files: Vec<&[u8]> = bodies.iter().map(|body| if let TakenBody::File(bytes, _) = body { bytes.as_slice() } else { &[] }).collect();
-    let ids = match core.blobs.put_all((&files, &[]), Encoding::Compress) {
+    let mut files = files.into_iter();
+    // All by this thread: there is another one that does the same.
+    let ids = match core.blobs.put_as_found(0, &mut || files.next(), Encoding::Compress) {
         Ok(ids) => ids,
         // They are logged with their bytes then, or whoever tries that says what is wrong.
         Err(why) => return tracing::debug!(%why, "small files are not stored before they are logged"),

@@ -89,7 +89,9 @@ fn no_sweep_takes_a_chunk_before_its_record_is_there() {
     let shared = (std::sync::Arc::clone(&core.log), std::sync::Arc::clone(&core.blobs));
     let kept = (std::sync::Arc::clone(&core.meter), std::sync::Arc::clone(&core.cuts));
     let journal = super::super::journal::LogJournal::new(shared.0, shared.1, "/p".into(), Default::default(), false, kept.0, kept.1);
-    let chunks = journal.put_chunks(&noise(150_000), &[70_000, 80_000]).unwrap();
+    let bytes = noise(150_000);
+    let mut pieces = [&bytes[..70_000], &bytes[70_000..]].into_iter();
+    let chunks = journal.put_chunks(bytes.len(), &mut || pieces.next()).unwrap();
     let ids = chunks.ids.clone();
     assert_eq!(ids, [crate::ids::BlobId::of(&noise(150_000)[..70_000]), crate::ids::BlobId::of(&noise(150_000)[70_000..])]);
     std::thread::scope(|scope| {

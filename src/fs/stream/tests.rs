@@ -144,7 +144,7 @@ impl Journal for Raced {
     fn put_blob(&self, bytes: &[u8]) -> Result<BlobId, JournalError> {
         self.journal.put_blob(bytes)
     }
-    fn put_chunks(&self, bytes: &[u8], lens: &[usize]) -> Result<Chunks<'_>, JournalError> {
+    fn put_chunks<'b>(&self, bytes: usize, next: &mut dyn FnMut() -> Option<&'b [u8]>) -> Result<Chunks<'_>, JournalError> {
         let meanwhile = self.meanwhile.lock().unwrap().take();
         if let Some(meanwhile) = meanwhile {
             meanwhile();
@@ -152,7 +152,7 @@ impl Journal for Raced {
         if self.refuses.swap(false, Ordering::SeqCst) {
             return Err(JournalError::Full("full".to_owned()));
         }
-        self.journal.put_chunks(bytes, lens)
+        self.journal.put_chunks(bytes, next)
     }
     fn sync(&self) -> Result<(), JournalError> {
         self.journal.sync()
