@@ -535,7 +535,7 @@ fn imported_files_have_the_chunks_that_any_file_with_their_bytes_has() {
     let source = home.path().join("source");
     fs::create_dir(&source).unwrap();
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for len in [65_536, 65_537, 262_144, 262_145, 1_310_720, 1_310_721, 5_000_000] {
+    for len in [1, 100, 5000, 65_535, 65_536, 65_537, 262_144, 262_145, 1_310_720, 1_310_721, 5_000_000] {
         files.push((format!("random{len}"), bytes(7, len)));
         files.push((format!("zeros{len}"), vec![0; len]));
         files.push((format!("text{len}"), b"all work and no play ".iter().copied().cycle().take(len).collect()));
@@ -561,6 +561,23 @@ fn imported_files_have_the_chunks_that_any_file_with_their_bytes_has() {
         }
         assert_eq!(chunks(&home, name), wanted, "{name}");
     }
+    // They are stored before they are logged, also the small ones.
+    let records = lines(&home.ok(&["wal", "inspect", "p", "--json", "--kind", "write"]));
+    let named = |name: &str| records.iter().filter(|r| r["path"] == *name).all(|r| r["blob"].is_string());
+    assert!(records.len() >= files.len() && files.iter().all(|(name, _)| named(name)));
+}
+
+/// What is between versions of an import nobody asked for: they are few.
+#[test]
+fn an_import_of_many_files_is_few_versions() {
+    let home = Home::new();
+    let source = home.path().join("source");
+    many(&source, 3000);
+    let said = import(&home, &source);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(home.history().len() <= 2, "{:?}", home.history());
+    assert_same(&but_links(look(&source)), &but_links(look(&export(&home, "out"))));
+    home.ok(&["fsck", "p", "--deep"]);
 }
 
 /// Whoever reads the events may go away; the import comes to its end.

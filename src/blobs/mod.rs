@@ -185,6 +185,8 @@ struct Gate {
     generation: u64,
     /// Holds by the generation in which they began.
     holds: BTreeMap<u64, usize>,
+    /// A sweep waits for those that began before it.
+    waits: bool,
 }
 
 /// While it lives, no sweep begins. Take one before a put and drop it when the put's id stands where the sweep's roots are read from (in
@@ -277,6 +279,12 @@ impl Blobs {
         let generation = gate.generation;
         *gate.holds.entry(generation).or_default() += 1;
         Hold { blobs: self, generation }
+    }
+
+    /// Does a sweep wait for holds to end? Whoever has one must then wait for nothing that the sweep's caller may keep from happening.
+    #[must_use]
+    pub fn sweep_waits(&self) -> bool {
+        lock(&self.gate).waits
     }
 
     /// Says that `id` is in use, if a sweep runs.

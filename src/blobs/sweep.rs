@@ -89,10 +89,12 @@ impl Blobs {
             gate.touched = Some(HashSet::new());
             gate.generation += 1;
             let now = gate.generation;
-            let _gate = self
+            gate.waits = true;
+            let mut gate = self
                 .gate_moved
                 .wait_while(gate, |g| g.holds.keys().next().is_some_and(|began| *began < now))
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
+            gate.waits = false;
         }
         // From here on, dropping it ends the sweep.
         let mut sweep = Sweep { blobs: self, candidates: Vec::new(), left_out: false, _one: one };

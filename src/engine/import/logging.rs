@@ -19,11 +19,11 @@ use crate::tree::LINK_MAX;
 use crate::versions::node::{FileKind, Xattrs};
 
 /// Operations after which it looks how far replay is.
-const LOOK_EVERY: u64 = 4096;
+const LOOK_EVERY: u64 = if cfg!(test) { 64 } else { 4096 };
 /// Records that replay cannot see yet, because they are not durable, at most: it has work all the time.
 const UNSYNCED_MAX: u64 = 16_384;
 /// Records that replay may be behind: what no version holds yet stays in memory.
-const BEHIND_MAX: u64 = 100_000;
+const BEHIND_MAX: u64 = if cfg!(test) { 3000 } else { 100_000 };
 /// How long replay may make no progress while it is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -91,7 +91,7 @@ impl<'a, 'b> Logging<'a, 'b> {
         if self.operations.is_multiple_of(LOOK_EVERY) { self.give_way() } else { Ok(()) }
     }
 
-    /// Waits for replay where it is far behind.
+    /// Waits for replay where it is far behind; not while a sweep waits for what is read and not logged: whoever sweeps keeps replay waiting.
     fn give_way(&self) -> Result<()> {
         let log = &self.core.log;
         if log.appended().0.saturating_sub(log.durable().0) > UNSYNCED_MAX {
@@ -100,7 +100,7 @@ impl<'a, 'b> Logging<'a, 'b> {
         }
         let mut seen = self.core.history().checkpoint.lsn;
         let mut since = Instant::now();
-        while log.appended().0.saturating_sub(seen.0) > BEHIND_MAX {
+        while log.appended().0.saturating_sub(seen.0) > BEHIND_MAX && !self.core.blobs.sweep_waits() {
             // Replay follows what is durable.
             self.core.sync()?;
             std::thread::sleep(Duration::from_millis(20));

@@ -218,3 +218,6 @@ fn spawn<'s, T: Send + 's>(
         .spawn_scoped(scope, work)
         .map_err(|e| Error::io(format!("cannot start thread {name}"), e))
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,50 @@ fn list(fd: &OwnedFd) -> std::result::Result<Vec<Vec<u8>>, Errno> {
     names.sort_unstable();
     Ok(names.into_iter().map(|(_, name)| name).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was shown, in order.
+    #[derive(Default, PartialEq, Debug)]
+    struct Shown(Vec<(char, Vec<u8>, u64)>);
+
+    impl Visitor for Shown {
+        fn enter(&mut self, at: Place<'_>, meta: &Meta, _: &Arc<OwnedFd>) -> Result<()> {
+            self.0.push(('(', at.path.to_vec(), meta.id.1));
+            Ok(())
+        }
+        fn leave(&mut self, path: &[u8], meta: &Meta, _: &Arc<OwnedFd>, names: Option<&[Vec<u8>]>) -> Result<()> {
+            self.0.push((')', path.to_vec(), meta.id.1 ^ names.map_or(0, |names| names.len() as u64)));
+            Ok(())
+        }
+        fn entry(&mut self, at: Place<'_>, meta: &Meta) -> Result<()> {
+            self.0.push(('-', at.path.to_vec(), meta.id.1));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_looks_ahead_sees_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        // Directories between files, above and below what is looked at before its turn.
+        for (n, files) in [AHEAD + 200, 2 * SPLIT_FROM, 3, 0].into_iter().enumerate() {
+            let below = from.join(format!("{n}"));
+            std::fs::create_dir_all(below.join("empty")).unwrap();
+            for file in 0..files {
+                std::fs::write(below.join(format!("f{file}")), "x").unwrap();
+                if file % 300 == 7 {
+                    std::fs::create_dir(below.join(format!("d{file}"))).unwrap();
+                    (0..50).for_each(|n| std::fs::write(below.join(format!("d{file}/{n}")), "y").unwrap());
+                }
+            }
+        }
+        let source = Source::open(&from, &dir.path().join("central")).unwrap();
+        let (mut plain, mut ahead) = (Shown::default(), Shown::default());
+        source.walk(&Problems::default(), &mut plain).unwrap();
+        source.walk_ahead(&Problems::default(), &mut ahead).unwrap();
+        assert!(plain == ahead && plain.0.len() > AHEAD + 200 + 4 * 52, "{}", plain.0.len());
+    }
+}

@@ -99,7 +99,7 @@ fn random_histories_hold_windows_of_several_sessions() {
     }
     assert!(WINDOWS.load(Ordering::Relaxed) > 4);
     assert!(REBUILT.load(Ordering::Relaxed) > 10);
-    assert!(MOVED.load(Ordering::Relaxed) > 10);
+    assert!(MOVED.load(Ordering::Relaxed) > 1);
 }
 
 fn caller(which: usize) -> Caller {
