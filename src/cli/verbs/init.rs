@@ -1,7 +1,6 @@
 //! `ize init NAME`.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -134,8 +133,6 @@ fn take(job: Job<'_>, session: &mut Session) -> Result<()> {
         return Err(e.hint(hint));
     }
     let after = core.blobs.usage();
-    // The process ends: to give back a tree of many files piece by piece would take longer than that.
-    std::mem::forget(Arc::clone(core));
     engine.close()?;
     let (entries, bytes) = counters.now();
     let kept = counters.kept.load(std::sync::atomic::Ordering::Relaxed);
